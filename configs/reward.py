@@ -1,0 +1,35 @@
+"""Rewards, one variant a verifier."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveInt
+
+from configs.base import Section
+from configs.roles import Placement
+
+
+class RewardService(Section):
+    """What every reward has: how many actors judge, and where."""
+
+    num_workers: PositiveInt = 1
+    """Reward actors."""
+    placement: Placement = Placement()
+    max_retries: NonNegativeInt = 1
+    """Times a failed score is asked again before its group is dropped."""
+
+
+class GenevalReward(RewardService):
+    kind: Literal["geneval"] = "geneval"
+    detector: Literal["shapes"] = "shapes"
+    """What finds the objects: `shapes` reads the pixels of the shapes world."""
+    score: Literal["graded", "strict", "geneval"] = "graded"
+    """Which score trains: share of strict clauses, all of them, or GenEval's own verdict."""
+
+
+class RandomReward(RewardService):
+    """The control: a score that knows nothing, drawn from the picture's bytes."""
+
+    kind: Literal["random"] = "random"
+
+
+Reward = Annotated[GenevalReward | RandomReward, Field(discriminator="kind")]

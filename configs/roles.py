@@ -1,0 +1,87 @@
+"""One section a role of the cluster: how many, where, and what each may use."""
+
+from typing import Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from configs.base import Section
+
+Dtype = Literal["float32", "bfloat16"]
+
+
+class Placement(Section):
+    """What one worker asks of Ray. Each role has a placement group of its own."""
+
+    num_cpus: PositiveFloat = 1.0
+    """CPU cores of one worker; fractions share a core."""
+    num_gpus: NonNegativeFloat = 0.0
+    """GPUs of one worker."""
+    resources: dict[str, PositiveFloat] = {}
+    """Custom Ray resources of one worker, to pin a role to some nodes."""
+    strategy: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = "PACK"
+    """How Ray lays the role's workers over nodes."""
+    num_threads: PositiveInt = 1
+    """Threads of torch and OpenMP in one worker; more than its cores costs many times the gain."""
+
+
+class ReasonerConfig(Section):
+    num_workers: PositiveInt = 1
+    """vLLM engines."""
+    placement: Placement = Placement()
+    dtype: Dtype = "float32"
+    """Of weights and activations."""
+    max_num_seqs: PositiveInt = 64
+    """Thoughts one engine samples at once."""
+    max_model_len: PositiveInt = 512
+    """Longest prompt and thought in tokens; a longer prompt is refused."""
+    kv_cache_bytes: PositiveInt = 128 << 20
+    """Memory of the engine's key-value cache in bytes; sized so that nothing is preempted."""
+
+
+class DenoiserConfig(Section):
+    num_workers: PositiveInt = 1
+    """Painting workers."""
+    placement: Placement = Placement()
+    dtype: Dtype = "float32"
+    """Of weights and activations; latents are float32 always."""
+
+
+class LearnerConfig(Section):
+    num_ranks: PositiveInt = 1
+    """Data-parallel ranks."""
+    placement: Placement = Placement()
+    zero_stage: Literal[0, 1, 2, 3] = 1
+    """DeepSpeed ZeRO: 1 shards optimizer state, 2 gradients, 3 parameters."""
+    dtype: Dtype = "float32"
+    """Of the compute; masters and moments are float32 always."""
+    text_learning_rate: NonNegativeFloat = 1e-6
+    """AdamW rate of the text expert, embeddings and head."""
+    generation_learning_rate: NonNegativeFloat = 3e-5
+    """AdamW rate of the generation expert, time embedder and latent projections."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW moment decay."""
+    eps: PositiveFloat = 1e-10
+    """AdamW epsilon; flow gradients are small, so it must be too."""
+    weight_decay: NonNegativeFloat = 0.0
+    """AdamW decoupled decay."""
+    max_grad_norm: PositiveFloat = 1.0
+    """Global gradient norm that updates are clipped to."""
+    warmup_updates: NonNegativeInt = 0
+    """Updates over which both rates rise from zero."""
+    decay_updates: NonNegativeInt = 0
+    """Last updates of the run over which both rates fall to zero."""
+    text_micro_batch: PositiveInt = 8
+    """Samples in one forward and backward of the text term."""
+    flow_micro_batch: PositiveInt = 2
+    """Samples (each with its window) in one forward and backward of the flow term."""
+    bucket_bytes: int = Field(default=256 << 20, ge=1 << 16)
+    """Size of one bucket of published weights in bytes."""
+
+
+class ClusterConfig(Section):
+    address: str = "local"
+    """`local` starts a fresh Ray on this machine; `auto` or host:port attaches to a running one."""
+    start_timeout: PositiveFloat = 300.0
+    """Seconds until every actor must be placed and ready."""
+    call_timeout: PositiveFloat = 600.0
+    """Seconds any one call may take before the run ends and names it."""

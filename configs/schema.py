@@ -1,0 +1,263 @@
+"""What a run is. Defaults are the paper's (UniGRPO, arXiv:2603.23500, Table 3) where it states a value.
+
+Two tasks share the sections: `train` (the reinforcement learning loop) and `sft` (the fine-tuning that makes its start).
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from configs.base import Section
+from configs.reward import GenevalReward, Reward
+from configs.roles import ClusterConfig, DenoiserConfig, LearnerConfig, ReasonerConfig, Placement as Placement
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+class ModelConfig(Section):
+    path: Path | None = None
+    """Checkpoint folder in the released BAGEL layout; `bundled:shapes` is the one in this package; null is still to be given."""
+    system_prompt: str = (
+        "You should first think about the planning process in the mind and then generate the image. \n"
+        "The planning process is enclosed within <think> </think> tags, i.e. <think> planning process here </think> image here"
+    )
+    """Text segment before every prompt (BAGEL's own by default); empty for none."""
+
+
+class ShapesPrompts(Section):
+    kind: Literal["shapes"] = "shapes"
+    split: Literal["train", "held_out"] = "train"
+    """Half of the shapes world: what training may see, or what neither fine-tuning nor training has seen."""
+
+
+class FilePrompts(Section):
+    kind: Literal["file"] = "file"
+    path: Path
+    """JSONL in GenEval's metadata format, one prompt a line."""
+
+
+Prompts = Annotated[ShapesPrompts | FilePrompts, Field(discriminator="kind")]
+
+
+class RolloutConfig(Section):
+    prompts_per_step: PositiveInt = 32
+    """P: prompts of one step."""
+    group_size: int = Field(default=24, ge=2)
+    """G: siblings of one prompt; one alone has nothing to be compared with."""
+    max_thought_tokens: PositiveInt = 1024
+    """Longest thought in tokens, eos included; a longer one is cut and flagged."""
+    prompts_per_piece: PositiveInt = 1
+    """Groups that travel together through thinking, painting and judging; decides what is batched, never when."""
+
+
+class SamplerConfig(Section):
+    num_points: int = Field(default=25, ge=2)
+    """N: points of the time grid; N - 1 velocity evaluations."""
+    shift: PositiveFloat = 3.0
+    """Timestep shift s in t' = s t / (1 + (s - 1) t)."""
+    noise_level: PositiveFloat = 0.8
+    """eta in sigma = eta sqrt(t / (1 - t))."""
+    window_range: tuple[NonNegativeInt, NonNegativeInt] = (0, 5)
+    """[lo, hi): steps the stochastic window may cover; its start is drawn from lo .. hi - size for each step."""
+    window_size: PositiveInt = 3
+    """W: consecutive steps that are sampled stochastically and trained."""
+    height: PositiveInt = 1024
+    """Height of a painting in pixels."""
+    width: PositiveInt = 1024
+    """Width of a painting in pixels."""
+
+    @model_validator(mode="after")
+    def _window_fits(self) -> Self:
+        lo, hi = self.window_range
+        if hi > self.num_points - 1:
+            raise ValueError(
+                f"sampler.window_range ends at {hi}, but {self.num_points} points make {self.num_points - 1} steps; "
+                "lower the end or raise sampler.num_points"
+            )
+        if self.window_size > hi - lo:
+            raise ValueError(
+                f"sampler.window_size is {self.window_size}, but the range [{lo}, {hi}) holds {hi - lo} steps; "
+                "widen sampler.window_range or shrink sampler.window_size"
+            )
+        return self
+
+
+class NoRegulariser(Section):
+    kind: Literal["none"] = "none"
+
+
+class VelocityMse(Section):
+    kind: Literal["velocity_mse"] = "velocity_mse"
+    weight: NonNegativeFloat = 1.5e-5
+    """beta_img at D_ref = 262,144 latent elements; scaled by sqrt(D_ref / D)."""
+
+
+class LatentKl(Section):
+    kind: Literal["latent_kl"] = "latent_kl"
+    weight: PositiveFloat
+    """Weight of the Gaussian KL between transition means; the paper's ablation."""
+
+
+Regulariser = Annotated[NoRegulariser | VelocityMse | LatentKl, Field(discriminator="kind")]
+
+
+class UniGrpo(Section):
+    kind: Literal["unigrpo"] = "unigrpo"
+    text_clip: tuple[PositiveFloat, PositiveFloat] = (0.20, 0.28)
+    """Text ratio clip, low and high: 1 - low .. 1 + high. The paper leaves it open; AlphaGRPO's values."""
+    text_kl: NonNegativeFloat = 0.0
+    """beta_txt: weight of the k3 KL of thoughts against the reference; 0 computes none."""
+    flow_weight: PositiveFloat = 1.0
+    """lambda: weight of the flow term beside the text term."""
+    flow_clip: PositiveFloat = 1e-6
+    """Clip of the normalised flow ratio at D_ref = 262,144 latent elements; scaled by sqrt(D_ref / D)."""
+    ratio_norm: bool = True
+    """RatioNorm (paper equation 5); off uses the plain mean log-ratio."""
+    regulariser: Regulariser = VelocityMse()
+    """What holds the painter near the reference."""
+    context_gradient: Literal["full", "stop"] = "full"
+    """Whether the flow term reaches the text expert through the context's keys and values."""
+    ppo_epochs: PositiveInt = 2
+    """Passes over the step's samples."""
+    mini_batches: PositiveInt = 1
+    """Disjoint mini-batches a pass is cut into, one optimizer update each; they divide rollout.prompts_per_step."""
+
+
+class CheckpointConfig(Section):
+    every: PositiveInt = 20
+    """Steps between checkpoints."""
+    keep: PositiveInt = 2
+    """Newest complete checkpoints that are kept."""
+
+
+class EvaluationConfig(Section):
+    every: PositiveInt | None = None
+    """Steps between evaluations during training; null evaluates never."""
+    prompts: Prompts = ShapesPrompts(split="held_out")
+    """What to paint."""
+    images_per_prompt: PositiveInt = 1
+    """Pictures of each prompt, each from its own seed."""
+    num_points: int = Field(default=50, ge=2)
+    """Points of the deterministic time grid."""
+    temperature: NonNegativeFloat = 1.0
+    """Of thoughts, with a fixed seed each; 0 is greedy."""
+
+
+class LoggingConfig(Section):
+    samples_every: PositiveInt = 10
+    """Steps between logged sample galleries."""
+    samples: PositiveInt = 16
+    """Samples in a gallery."""
+    gradients_every: PositiveInt = 10
+    """Steps between gradient norms of each loss term (one micro-batch)."""
+
+
+class TrainConfig(Section):
+    """Reinforcement learning of one model: what `unigrpo train` reads."""
+
+    task: Literal["train"] = "train"
+    seed: NonNegativeInt = 0
+    """Seeds every prompt order, thought and painting, whatever the number of workers."""
+    steps: PositiveInt
+    """Turns of the loop."""
+    run_dir: Path
+    """Folder of the run: config, metrics, checkpoints, samples. A run found there is resumed."""
+    model: ModelConfig = ModelConfig()
+    prompts: Prompts
+    rollout: RolloutConfig = RolloutConfig()
+    sampler: SamplerConfig = SamplerConfig()
+    algorithm: UniGrpo = UniGrpo()
+    reasoner: ReasonerConfig = ReasonerConfig()
+    denoiser: DenoiserConfig = DenoiserConfig()
+    reward: Reward = GenevalReward()
+    learner: LearnerConfig = LearnerConfig()
+    cluster: ClusterConfig = ClusterConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    logging: LoggingConfig = LoggingConfig()
+
+    @model_validator(mode="after")
+    def _batches_divide(self) -> Self:
+        prompts, pieces = self.rollout.prompts_per_step, self.rollout.prompts_per_piece
+        if prompts % pieces:
+            raise ValueError(
+                f"rollout.prompts_per_step is {prompts}, which pieces of rollout.prompts_per_piece={pieces} do not divide; "
+                "make one a multiple of the other"
+            )
+        if prompts % self.algorithm.mini_batches:
+            raise ValueError(
+                f"rollout.prompts_per_step is {prompts}, which algorithm.mini_batches={self.algorithm.mini_batches} does not "
+                "divide; make prompts_per_step a multiple of it"
+            )
+        samples = prompts // self.algorithm.mini_batches * self.rollout.group_size
+        if samples % self.learner.num_ranks:
+            raise ValueError(
+                f"a mini-batch holds {samples} samples, which {self.learner.num_ranks} learner ranks cannot share evenly; "
+                "make prompts_per_step / mini_batches * group_size a multiple of learner.num_ranks"
+            )
+        return self
+
+
+class ShapesSftData(Section):
+    wrong_plans: Probability = 0.15
+    """Share of thoughts whose plan is corrupted (count, colour, shape or mirrored relation): headroom for the text branch."""
+    wrong_objects: Probability = 0.07
+    """Share of objects painted otherwise than planned: headroom for the image branch."""
+    without_thought: Probability = 0.2
+    """Share of items that paint straight from the prompt."""
+
+
+class ArchitectureConfig(Section):
+    """The size of a model made from nothing; the same class as the released one."""
+
+    hidden_size: PositiveInt = 128
+    """Width of both experts."""
+    intermediate_size: PositiveInt = 384
+    """Width of the gated MLPs."""
+    num_layers: PositiveInt = 4
+    """Transformer layers."""
+    num_heads: PositiveInt = 4
+    """Query heads."""
+    num_key_value_heads: PositiveInt = 2
+    """Key and value heads."""
+
+
+class AutoencoderConfig(Section):
+    """The autoencoder's own short training, before the transformer's."""
+
+    steps: PositiveInt = 1500
+    """Optimizer steps."""
+    batch_size: PositiveInt = 64
+    """Pictures a step."""
+    learning_rate: PositiveFloat = 2e-3
+    """Peak AdamW rate."""
+    kl_weight: NonNegativeFloat = 1e-5
+    """Weight of the posterior's KL to a unit Gaussian, per latent element."""
+
+
+class SftConfig(Section):
+    """Supervised fine-tuning on (prompt, thought, picture): what `unigrpo sft` reads."""
+
+    task: Literal["sft"]
+    seed: NonNegativeInt = 0
+    """Seeds weights, data and noise."""
+    steps: PositiveInt
+    """Optimizer updates."""
+    run_dir: Path
+    """Folder of the run; a run found there is resumed."""
+    batch_size: PositiveInt = 32
+    """Items a step."""
+    noise_draws: PositiveInt = 4
+    """(t, noise) pairs for each picture of a step, sharing one context."""
+    flow_weight: PositiveFloat = 1.0
+    """Weight of the flow-matching loss beside the cross-entropy."""
+    architecture: ArchitectureConfig = ArchitectureConfig()
+    autoencoder: AutoencoderConfig = AutoencoderConfig()
+    data: ShapesSftData = ShapesSftData()
+    learner: LearnerConfig = LearnerConfig()
+    cluster: ClusterConfig = ClusterConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+
+
+Config = Annotated[TrainConfig | SftConfig, Field(discriminator="task")]
