@@ -1,0 +1,33 @@
+"""Which prompts a step trains on: a function of (seed, step), so that a resumed run sees the same ones."""
+
+import random
+from collections.abc import Sequence
+
+from configs.schema import Prompts
+from unigrpo.prompts import read_prompt_file
+from unigrpo.seeds import derive_seed
+from unigrpo.shapes.prompts import shapes_prompts
+from unigrpo.types import Prompt
+
+
+class PromptStream:
+    """Endless epochs over a prompt set, each in an order of its own."""
+
+    def __init__(self, prompts: Sequence[Prompt], *, seed: int, per_step: int) -> None:
+        self._prompts, self._seed, self._per_step = prompts, seed, per_step
+
+    def batch(self, step: int) -> list[Prompt]:
+        """The prompts of one step, `per_step` of them."""
+        first = step * self._per_step
+        return [self._at(position) for position in range(first, first + self._per_step)]
+
+    def _at(self, position: int) -> Prompt:
+        epoch, place = divmod(position, len(self._prompts))
+        order = list(range(len(self._prompts)))
+        random.Random(derive_seed(self._seed, "prompts", epoch)).shuffle(order)
+        return self._prompts[order[place]]
+
+
+def load_prompts(config: Prompts) -> Sequence[Prompt]:
+    """The prompt set a config names. Raises ValueError naming file and line for a broken one."""
+    return shapes_prompts(config.split) if config.kind == "shapes" else read_prompt_file(config.path)

@@ -1,0 +1,159 @@
+"""From a YAML file and `dotted.key=value` overrides to a frozen config, with errors a stranger can act on."""
+
+import difflib
+import importlib.util
+import types
+import typing
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from configs.schema import Config, FilePrompts, SftConfig, TrainConfig
+
+BUNDLED = "bundled:"
+TASKS: dict[str, type[TrainConfig] | type[SftConfig]] = {"train": TrainConfig, "sft": SftConfig}
+
+
+class ConfigError(ValueError):
+    """A config that cannot run; the message names every fault, its value and the way out."""
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a config.
+
+    path: a YAML file. overrides: `dotted.key=value`, the value in YAML, applied in order on top of the file.
+    Raises ConfigError for a missing or broken file, unknown keys (with the nearest known one) and impossible values.
+    """
+    return parse(_overridden(_read(path), overrides), source=str(path))
+
+
+def parse(values: dict[str, Any], *, source: str) -> Config:
+    """Validate plain values as a config; `source` names them in errors. Raises ConfigError."""
+    task = values.setdefault("task", "train")
+    if task not in TASKS:
+        raise ConfigError(f"{source}: task is {task!r}; allowed are {', '.join(TASKS)}")
+    try:
+        return TypeAdapter(TASKS[task]).validate_python(values)
+    except ValidationError as error:
+        lines = [_explain(TASKS[task], detail) for detail in error.errors(include_url=False)]
+        raise ConfigError(f"{source}:\n" + "\n".join(f"  {line}" for line in lines)) from None
+
+
+def dump(config: BaseModel) -> str:
+    """The resolved config as YAML that loads to the same config."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def model_folder(path: Path) -> Path:
+    """The folder a `model.path` means: itself, or for `bundled:NAME` the checkpoint inside this package."""
+    name = str(path)
+    if not name.startswith(BUNDLED):
+        return path
+    spec = importlib.util.find_spec("unigrpo")
+    if spec is None or not spec.submodule_search_locations:
+        raise ConfigError(f"model.path is {name}, but the package unigrpo is not installed; run `make setup`")
+    return Path(spec.submodule_search_locations[0]) / name.removeprefix(BUNDLED) / "checkpoint"
+
+
+def still_to_be_given(config: Config) -> list[str]:
+    """Keys a preset leaves open and a run needs."""
+    return ["model.path"] if isinstance(config, TrainConfig) and config.model.path is None else []
+
+
+def check_files(config: Config) -> None:
+    """Raise ConfigError for every file the config names that is not there."""
+    missing = [f"{key} is {path}, which does not exist" for key, path in _named_files(config) if not path.exists()]
+    if missing:
+        raise ConfigError("\n".join(missing) + "\ngive a path that exists")
+
+
+def _named_files(config: Config) -> Iterator[tuple[str, Path]]:
+    if isinstance(config, SftConfig):
+        return
+    if config.model.path is not None:
+        yield "model.path", model_folder(config.model.path)
+    for key, prompts in (("prompts.path", config.prompts), ("evaluation.prompts.path", config.evaluation.prompts)):
+        if isinstance(prompts, FilePrompts):
+            yield key, prompts.path
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ConfigError(f"config {path} does not exist; give the path of a YAML file, such as configs/quickstart.yaml")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config {path} is not YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"config {path} holds {type(values).__name__}; it must be a mapping of keys to values")
+    return values
+
+
+def _overridden(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not (key and equals):
+            raise ConfigError(f"override {override!r} is not of the form dotted.key=value")
+        *parents, leaf = key.split(".")
+        section = values
+        for parent in parents:
+            section = section.setdefault(parent, {})
+            if not isinstance(section, dict):
+                raise ConfigError(f"override {override!r}: {parent} is a value, not a section")
+        try:
+            section[leaf] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise ConfigError(f"override {override!r}: {text!r} is not a YAML value") from None
+    return values
+
+
+def _explain(root: type[BaseModel], detail: ErrorDetails) -> str:
+    *section, leaf = detail["loc"] or ("",)
+    key = ".".join(str(part) for part in detail["loc"] if not _is_tag(root, part))
+    message = detail["msg"].removeprefix("Value error, ")
+    if detail["type"] == "extra_forbidden":
+        known = sorted(_section_at(root, section).model_fields)
+        near = difflib.get_close_matches(str(leaf), known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
+        return f"{key}: unknown key; {hint}"
+    given = "" if detail["type"] in ("value_error", "missing") else f" (given: {detail['input']!r})"
+    return f"{key}: {message}{given}" if key else message
+
+
+def _is_tag(root: type[BaseModel], part: int | str) -> bool:
+    return isinstance(part, str) and part in {tag for model in _models_below(root) for tag in _tags(model)}
+
+
+def _section_at(root: type[BaseModel], loc: Sequence[int | str]) -> type[BaseModel]:
+    model = root
+    for part in loc:
+        if part in model.model_fields:
+            candidates = list(_models_in(model.model_fields[str(part)].annotation))
+        else:
+            candidates = [candidate for candidate in candidates if part in _tags(candidate)]
+        model = candidates[0] if candidates else model
+    return model
+
+
+def _tags(model: type[BaseModel]) -> tuple[Any, ...]:
+    kind = model.model_fields.get("kind")
+    return typing.get_args(kind.annotation) if kind else ()
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    elif typing.get_origin(annotation) in (typing.Annotated, typing.Union, types.UnionType):
+        for part in typing.get_args(annotation):
+            yield from _models_in(part)
+
+
+def _models_below(root: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    for field in root.model_fields.values():
+        for model in _models_in(field.annotation):
+            yield model
+            yield from _models_below(model)
