@@ -16,17 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 DTYPES = {
-    str(dtype).removeprefix("torch."): dtype
-    for dtype in (
-        torch.float64,
-        torch.float32,
-        torch.float16,
-        torch.bfloat16,
-        torch.int64,
-        torch.int32,
-        torch.uint8,
-        torch.bool,
-    )
+    "float64": torch.float64,
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "int64": torch.int64,
+    "int32": torch.int32,
+    "uint8": torch.uint8,
 }
 ALIGNMENT = 16
 """Every tensor starts at a multiple of this, so that a view of any dtype is possible."""
@@ -72,7 +68,7 @@ def pack(tensors: Iterable[tuple[str, Tensor]], *, version: int, bucket_bytes: i
     Tensors are taken from the iterable one by one and held for one bucket only. One larger than a bucket gets one alone.
 
     Raises:
-        ValueError: nothing to pack, a name given twice, or a dtype that no bucket carries.
+        ValueError: nothing to pack, an empty tensor, a name given twice, or a dtype that no bucket carries.
     """
     groups: list[tuple[tuple[Entry, ...], NDArray[np.uint8]]] = []
     names: set[str] = set()
@@ -82,6 +78,8 @@ def pack(tensors: Iterable[tuple[str, Tensor]], *, version: int, bucket_bytes: i
         dtype = str(tensor.dtype).removeprefix("torch.")
         if dtype not in DTYPES:
             raise ValueError(f"{name} is {dtype}, which no weight bucket carries; use one of {', '.join(DTYPES)}")
+        if tensor.numel() == 0:
+            raise ValueError(f"{name} of shape {tuple(tensor.shape)} is empty; gather it from its ZeRO-3 ranks before packing")
         if name in names:
             raise ValueError(f"{name} is packed twice; give every tensor one name")
         names.add(name)
@@ -167,7 +165,8 @@ class Assembly:
         names = sorted(set(self._expected) - self._names)
         if buckets or names:
             raise ValueError(
-                f"version {self.version} is not complete: missing buckets {buckets} of {self._num_buckets}, missing tensors {names}"
+                f"version {self.version} is not complete: missing buckets {buckets} of {self._num_buckets}, "
+                f"missing tensors {names}; publish the weights again"
             )
 
     def _fault(self, entry: Entry) -> str | None:
@@ -192,10 +191,9 @@ def _fill(held: list[tuple[Entry, Tensor]], num_bytes: int) -> tuple[tuple[Entry
 
 
 def _view(flat: Tensor, entry: Entry) -> Tensor:
-    dtype = DTYPES[entry.dtype]
-    return torch.empty(0, dtype=dtype).set_(flat.untyped_storage(), entry.offset // dtype.itemsize, entry.shape)
+    return flat[entry.offset : entry.offset + entry.num_bytes].view(DTYPES[entry.dtype]).view(entry.shape)
 
 
 def _checksum(version: int, index: int, num_buckets: int, entries: tuple[Entry, ...], payload: NDArray[np.uint8]) -> int:
     rows = [(entry.name, entry.dtype, entry.shape, entry.offset, entry.num_bytes) for entry in entries]
-    return zlib.crc32(json.dumps([version, index, num_buckets, rows]).encode(), zlib.crc32(payload))
+    return zlib.crc32(json.dumps([version, index, num_buckets, rows]).encode(), zlib.crc32(payload.data))
