@@ -28,7 +28,7 @@ def test_without_a_system_prompt_there_is_no_segment_for_it() -> None:
 def test_the_painter_reads_the_same_ids_whether_eos_was_sampled_or_not(sampled: tuple[int, ...], truncated: bool) -> None:
     closed = close_thought(thought(sampled, truncated=truncated), TOKENS.eos_token_id)
     assert closed == (5, 6)
-    assert reasoner_prompt_ids([], [2], TOKENS) + [*closed, 101] == segments_to_ids([[2], closed], TOKENS)
+    assert [*reasoner_prompt_ids([], [2], TOKENS), *closed, 101] == segments_to_ids([[2], closed], TOKENS)
 
 
 def test_an_empty_thought_is_an_empty_segment() -> None:
