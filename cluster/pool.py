@@ -16,7 +16,7 @@ from ray.exceptions import RayActorError, RayTaskError
 
 import ray
 from cluster.wait import wait_any
-from unigrpo.buckets import NotServing
+from unigrpo.errors import NotServing
 
 MAX_ATTEMPTS = 4
 """Workers one piece may be lost with before the run ends: a piece that kills every worker is a fault of its own."""
@@ -41,8 +41,8 @@ class Pool:
 
     role: str
     workers: Sequence[ActorHandle]
-    refill: Callable[[ActorHandle], ObjectRef] | None = None
-    """Puts the current weights back into a worker that lost them; None for roles without weights."""
+    revive: Callable[[ActorHandle], ObjectRef]
+    """Waits for a lost worker to be back and, where the role has weights, fills it again."""
     queue: deque[Job] = field(default_factory=deque)
     busy: dict[ObjectRef, tuple[int, Job | None, Sequence[ObjectRef], float]] = field(default_factory=dict)
     spans: list[tuple[float, float]] = field(default_factory=list)
@@ -64,7 +64,7 @@ class Pool:
     def pending(self) -> dict[ObjectRef, str]:
         """What runs where, for the wait and its message."""
         return {
-            ref: f"{job.name if job else 'refill of weights'} on {self.role} {index}"
+            ref: f"{job.name if job else 'revival'} on {self.role} {index}"
             for ref, (index, job, _, _) in self.busy.items()
         }
 
@@ -74,7 +74,7 @@ class Pool:
         try:
             ray.get(ref)
         except (RayActorError, RayTaskError) as error:
-            if not _lost_its_state(error):
+            if job is None or not _lost_its_state(error):
                 raise
             self._recover(index, job, error)
             return
@@ -82,15 +82,13 @@ class Pool:
             self.spans.append((started, time.perf_counter()))
             job.done(refs)
 
-    def _recover(self, index: int, job: Job | None, error: Exception) -> None:
-        if job is not None:
-            job.attempts += 1
-            if job.attempts >= MAX_ATTEMPTS:
-                raise RuntimeError(f"{job.name} was lost with {job.attempts} workers of {self.role}; the last: {error}") from error
-            self.queue.appendleft(job)
-        if self.refill is not None:
-            ref = self.refill(self.workers[index])
-            self.busy[ref] = (index, None, [ref], time.perf_counter())
+    def _recover(self, index: int, job: Job, error: Exception) -> None:
+        job.attempts += 1
+        if job.attempts >= MAX_ATTEMPTS:
+            raise RuntimeError(f"{job.name} was lost with {job.attempts} workers of {self.role}; the last: {error}") from error
+        self.queue.appendleft(job)
+        ref = self.revive(self.workers[index])
+        self.busy[ref] = (index, None, [ref], time.perf_counter())
 
 
 def drive(pools: Sequence[Pool], *, timeout: float, watch: Callable[[], Any] = lambda: None) -> None:

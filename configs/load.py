@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
+from configs.reward import GenevalReward
 from configs.schema import Config, FilePrompts, SftConfig, TrainConfig
 
 BUNDLED = "bundled:"
@@ -61,7 +62,15 @@ def model_folder(path: Path) -> Path:
 
 def still_to_be_given(config: Config) -> list[str]:
     """Keys a preset leaves open and a run needs."""
-    return ["model.path"] if isinstance(config, TrainConfig) and config.model.path is None else []
+    if isinstance(config, SftConfig):
+        return []
+    open_keys = {
+        "model.path": config.model.path is None,
+        "prompts.path": isinstance(config.prompts, FilePrompts) and config.prompts.path is None,
+        "evaluation.prompts.path": isinstance(config.evaluation.prompts, FilePrompts) and config.evaluation.prompts.path is None,
+        "reward.detector": isinstance(config.reward, GenevalReward) and config.reward.detector is None,
+    }
+    return [key for key, is_open in open_keys.items() if is_open]
 
 
 def check_files(config: Config) -> None:
@@ -77,7 +86,7 @@ def _named_files(config: Config) -> Iterator[tuple[str, Path]]:
     if config.model.path is not None:
         yield "model.path", model_folder(config.model.path)
     for key, prompts in (("prompts.path", config.prompts), ("evaluation.prompts.path", config.evaluation.prompts)):
-        if isinstance(prompts, FilePrompts):
+        if isinstance(prompts, FilePrompts) and prompts.path is not None:
             yield key, prompts.path
 
 

@@ -20,8 +20,8 @@ class RewardService(Section):
 
 class GenevalReward(RewardService):
     kind: Literal["geneval"] = "geneval"
-    detector: Literal["shapes"] = "shapes"
-    """What finds the objects: `shapes` reads the pixels of the shapes world."""
+    detector: Literal["shapes"] | None = None
+    """What finds the objects: `shapes` reads the pixels of the shapes world; null is still to be given."""
     score: Literal["graded", "strict", "geneval"] = "graded"
     """Which score trains: share of strict clauses, all of them, or GenEval's own verdict."""
 

@@ -33,8 +33,8 @@ class ShapesPrompts(Section):
 
 class FilePrompts(Section):
     kind: Literal["file"] = "file"
-    path: Path
-    """JSONL in GenEval's metadata format, one prompt a line."""
+    path: Path | None = None
+    """JSONL in GenEval's metadata format, one prompt a line; null is still to be given."""
 
 
 Prompts = Annotated[ShapesPrompts | FilePrompts, Field(discriminator="kind")]
@@ -130,18 +130,30 @@ class CheckpointConfig(Section):
     keep: PositiveInt = 2
     """Newest complete checkpoints that are kept."""
 
+    def due(self, step: int, last: int) -> bool:
+        """Whether a checkpoint is written after `step` of `last`."""
+        return step % self.every == 0 or step == last
+
 
 class EvaluationConfig(Section):
     every: PositiveInt | None = None
-    """Steps between evaluations during training; null evaluates never."""
+    """Steps between evaluations during training, step 0 and the last included; null evaluates never."""
+    seed: NonNegativeInt = 0
+    """Seeds thoughts and noise of every evaluation, whatever the run's own seed: two policies meet the same draws."""
     prompts: Prompts = ShapesPrompts(split="held_out")
     """What to paint."""
+    reward: Reward | None = None
+    """Who judges evaluations; null is the training reward."""
     images_per_prompt: PositiveInt = 1
     """Pictures of each prompt, each from its own seed."""
     num_points: int = Field(default=50, ge=2)
     """Points of the deterministic time grid."""
     temperature: NonNegativeFloat = 1.0
     """Of thoughts, with a fixed seed each; 0 is greedy."""
+
+    def due(self, step: int, last: int) -> bool:
+        """Whether the policy of `step` (of `last`) is evaluated."""
+        return self.every is not None and (step % self.every == 0 or step == last)
 
 
 class LoggingConfig(Section):
@@ -151,6 +163,10 @@ class LoggingConfig(Section):
     """Samples in a gallery."""
     gradients_every: PositiveInt = 10
     """Steps between gradient norms of each loss term (one micro-batch)."""
+
+    def samples_due(self, step: int) -> bool:
+        """Whether the samples of `step` go to the gallery."""
+        return step % self.samples_every == 0
 
 
 class TrainConfig(Section):

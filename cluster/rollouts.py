@@ -1,0 +1,234 @@
+"""Prompts to judged groups: thoughts stream into painting and paintings into judging, whoever is free takes the next piece."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+from ray import ObjectRef
+from ray.actor import ActorHandle
+
+import ray
+from cluster.pool import Job, Pool, drive
+from cluster.wait import wait_all
+from unigrpo.layout import close_thought
+from unigrpo.models.bagel.config import SpecialTokens
+from unigrpo.seeds import derive_seed
+from unigrpo.types import Painting, Prompt, Score, ScoreFailure, Thought
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How a batch of prompts is thought through and painted; everything a piece needs beside its prompts."""
+
+    seed: int
+    """Of the run, or of the evaluation."""
+    step: int
+    """With the seed, the prompt and the sibling it names every random draw."""
+    group_size: int
+    temperature: float
+    num_points: int
+    prompts_per_piece: int
+    """Groups that travel together."""
+    judge: Literal["training", "evaluation"]
+    window_start: int | None = None
+    """First stochastic step; None paints deterministically."""
+    plan: Callable[[Prompt, int], Sequence[int]] | None = None
+    """Token ids of a thought given from outside for (prompt, sibling); None lets the policy think."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """The G judged siblings of one prompt. Pictures and latents stay in the object store; the driver holds references."""
+
+    prompt: Prompt
+    thoughts: tuple[Thought, ...]
+    scores: tuple[Score, ...]
+    paintings: ObjectRef
+    """list[Painting], one a sibling."""
+    trajectories: tuple[ObjectRef, ...]
+    """Trajectory, one a sibling; empty when painted deterministically."""
+
+
+@dataclass(kw_only=True)
+class Tally:
+    """What happened to the groups asked for since the last `generate` began."""
+
+    asked: int = 0
+    dropped: int = 0
+    retried_scores: int = 0
+
+
+class Rollouts:
+    """Reasoners, denoisers and reward actors as one worker with two verbs: `load` weights, `generate` groups."""
+
+    def __init__(
+        self,
+        *,
+        reasoners: Sequence[ActorHandle],
+        denoisers: Sequence[ActorHandle],
+        judges: Mapping[str, Sequence[ActorHandle]],
+        encode: Callable[[str], Sequence[int]],
+        system_ids: Sequence[int],
+        tokens: SpecialTokens,
+        max_score_retries: int,
+        timeout: float,
+        watch: Callable[[Sequence[Pool]], None],
+    ) -> None:
+        self._encode, self._system_ids, self._tokens = encode, tuple(system_ids), tokens
+        self._max_score_retries = max_score_retries
+        self._timeout, self._watch = timeout, watch
+        self._version: int | None = None
+        self._buckets: list[ObjectRef] = []
+        self.thinking = Pool(role="reasoner", workers=reasoners, revive=self._fill)
+        self.painting = Pool(role="denoiser", workers=denoisers, revive=self._fill)
+        self.judging = {name: Pool(role=f"{name} reward", workers=workers, revive=_ready) for name, workers in judges.items()}
+        self.tally = Tally()
+
+    @property
+    def pools(self) -> list[Pool]:
+        """The stages, in order."""
+        return [self.thinking, self.painting, *self.judging.values()]
+
+    def load(self, buckets: list[ObjectRef], *, version: int) -> None:
+        """Put published weights into every worker; returns when each serves `version`. Raises Stalled past the deadline."""
+        self._version, self._buckets = version, buckets
+        calls = {
+            f"load of version {version} on {pool.role} {index}": self._fill(worker)
+            for pool in (self.thinking, self.painting)
+            for index, worker in enumerate(pool.workers)
+        }
+        wait_all(calls, timeout=self._timeout)
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Group]:
+        """Think, paint and judge; groups come back in the order of `prompts`, those whose score failed left out and counted."""
+        self.tally = Tally(asked=len(prompts))
+        groups: dict[int, Group] = {}
+        for first in range(0, len(prompts), sampling.prompts_per_piece):
+            self._think(prompts[first : first + sampling.prompts_per_piece], first, sampling, groups)
+        drive(self.pools, timeout=self._timeout, watch=lambda: self._watch(self.pools))
+        self.tally.dropped = len(prompts) - len(groups)
+        return [groups[place] for place in sorted(groups)]
+
+    def _fill(self, worker: ActorHandle) -> ObjectRef:
+        return worker.load.options(max_task_retries=-1).remote(self._version, self._buckets)
+
+    def _think(self, piece: Sequence[Prompt], first: int, sampling: Sampling, groups: dict[int, Group]) -> None:
+        prompt_ids = [tuple(self._encode(prompt.text)) for prompt in piece]
+        paint = partial(self._paint, piece, prompt_ids, first, sampling, groups)
+        if sampling.plan is not None:
+            assert self._version is not None, "load() comes first"
+            paint([[_given(sampling.plan(prompt, g), self._version) for g in range(sampling.group_size)] for prompt in piece])
+            return
+        seeds = _seeds("thought", piece, sampling)
+        self.thinking.add(
+            Job(
+                name=f"thoughts of prompts {first}-{first + len(piece) - 1}",
+                submit=lambda worker: [
+                    worker.think.remote(self._system_ids, prompt_ids, seeds, sampling.temperature, self._version)
+                ],
+                done=lambda refs: paint(ray.get(refs[0])),
+            )
+        )
+
+    def _paint(
+        self,
+        piece: Sequence[Prompt],
+        prompt_ids: Sequence[Sequence[int]],
+        first: int,
+        sampling: Sampling,
+        groups: dict[int, Group],
+        thoughts_PG: Sequence[Sequence[Thought]],
+    ) -> None:
+        head = (self._system_ids,) if self._system_ids else ()
+        contexts = [
+            (*head, ids, close_thought(thought, self._tokens.eos))
+            for ids, thoughts in zip(prompt_ids, thoughts_PG, strict=True)
+            for thought in thoughts
+        ]
+        seeds = [seed for seeds in _seeds("painting", piece, sampling) for seed in seeds]
+        trained = 0 if sampling.window_start is None else len(contexts)
+
+        def submit(worker: ActorHandle) -> Sequence[ObjectRef]:
+            call = worker.paint.options(num_returns=1 + len(piece) + trained)
+            return call.remote(contexts, seeds, len(piece), sampling.num_points, sampling.window_start, self._version)
+
+        def done(refs: Sequence[ObjectRef]) -> None:
+            paintings, trajectories = refs[1 : 1 + len(piece)], refs[1 + len(piece) :]
+            size = sampling.group_size
+            for place, prompt in enumerate(piece):
+                self._judge(
+                    first + place,
+                    Unjudged(
+                        prompt=prompt,
+                        thoughts=tuple(thoughts_PG[place]),
+                        paintings=paintings[place],
+                        trajectories=tuple(trajectories[place * size : (place + 1) * size]),
+                    ),
+                    sampling.judge,
+                    groups,
+                )
+
+        self.painting.add(Job(name=f"paintings of prompts {first}-{first + len(piece) - 1}", submit=submit, done=done))
+
+    def _judge(self, place: int, group: "Unjudged", judge: str, groups: dict[int, Group], attempt: int = 0) -> None:
+        def done(refs: Sequence[ObjectRef]) -> None:
+            verdicts: list[Score | ScoreFailure] = ray.get(refs[0])
+            scores = [verdict for verdict in verdicts if isinstance(verdict, Score)]
+            if len(scores) == len(verdicts):
+                groups[place] = group.judged(scores)
+            elif attempt < self._max_score_retries:
+                self.tally.retried_scores += len(verdicts) - len(scores)
+                self._judge(place, group, judge, groups, attempt + 1)
+
+        self.judging[judge].add(
+            Job(
+                name=f"scores of prompt {place}",
+                submit=lambda worker: [worker.judge.remote(group.prompt, group.paintings)],
+                done=done,
+            )
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unjudged:
+    """A painted group on its way to the judges."""
+
+    prompt: Prompt
+    thoughts: tuple[Thought, ...]
+    paintings: ObjectRef
+    trajectories: tuple[ObjectRef, ...]
+
+    def judged(self, scores: Sequence[Score]) -> Group:
+        """The finished group."""
+        return Group(
+            prompt=self.prompt,
+            thoughts=self.thoughts,
+            scores=tuple(scores),
+            paintings=self.paintings,
+            trajectories=self.trajectories,
+        )
+
+
+def paintings_of(groups: Sequence[Group], *, timeout: float) -> list[list[Painting]]:
+    """Fetch the pictures of some groups for a gallery or a report."""
+    refs = {f"paintings of prompt {group.prompt.index}": group.paintings for group in groups}
+    results: list[list[Painting]] = wait_all(refs, timeout=timeout)
+    return results
+
+
+def _seeds(stream: str, piece: Sequence[Prompt], sampling: Sampling) -> list[list[int]]:
+    return [
+        [derive_seed(sampling.seed, stream, sampling.step, prompt.index, sibling) for sibling in range(sampling.group_size)]
+        for prompt in piece
+    ]
+
+
+def _given(token_ids: Sequence[int], version: int) -> Thought:
+    return Thought(
+        token_ids=tuple(token_ids), behavior_logp=(0.0,) * len(token_ids), truncated=True, policy_version=version
+    )
+
+
+def _ready(worker: ActorHandle) -> Any:
+    return worker.__ray_ready__.options(max_task_retries=-1).remote()

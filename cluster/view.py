@@ -1,0 +1,74 @@
+"""What a person sees while a run goes on: each stage's work, and one line a step."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+
+from cluster.pool import Pool
+
+COLUMNS = {
+    "reward": "reward/mean",
+    "text clip": "text/clip_fraction",
+    "flow clip": "flow/clip_fraction",
+    "mismatch text": "mismatch/text",
+    "mismatch flow": "mismatch/flow",
+    "think+paint+judge s": "seconds/rollout",
+    "update s": "seconds/update",
+    "sync s": "seconds/sync",
+}
+
+
+class View:
+    """A live table on a terminal; plain lines where the output is a file or a pipe."""
+
+    def __init__(self, total_steps: int) -> None:
+        self._console = Console()
+        self._live = Live(console=self._console, refresh_per_second=4, transient=True) if self._console.is_terminal else None
+        self._total, self._started, self._first_step = total_steps, time.monotonic(), 0
+        self._row: Mapping[str, Any] = {}
+        self._step = 0
+
+    def __enter__(self) -> "View":
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def say(self, text: str) -> None:
+        """One line that stays."""
+        self._console.print(text, highlight=False)
+
+    def begin(self, step: int) -> None:
+        """The loop starts at `step`: time left is estimated from here."""
+        self._first_step = self._step = step
+        self._started = time.monotonic()
+
+    def stages(self, pools: Sequence[Pool]) -> None:
+        """Show what every pool is doing now."""
+        if self._live:
+            self._live.update(self._render(pools))
+
+    def step(self, step: int, row: Mapping[str, Any]) -> None:
+        """A step has ended with these metrics."""
+        self._step, self._row = step, row
+        cells = [f"{name} {row[key]:.4g}" for name, key in COLUMNS.items() if key in row]
+        self.say(f"step {step}/{self._total}  " + "  ".join(cells) + f"  left {self._left()}")
+
+    def _left(self) -> str:
+        done = self._step - self._first_step
+        seconds = (time.monotonic() - self._started) / max(done, 1) * (self._total - self._step)
+        return f"{int(seconds // 60)}m{int(seconds % 60):02d}s"
+
+    def _render(self, pools: Sequence[Pool]) -> Group:
+        stages = Table("stage", "working on", "waiting", title=f"step {self._step + 1} of {self._total}")
+        for pool in pools:
+            stages.add_row(pool.role, ", ".join(pool.pending().values()) or "idle", str(len(pool.queue)))
+        return Group(stages, ProgressBar(total=self._total, completed=self._step))

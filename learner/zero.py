@@ -1,0 +1,322 @@
+"""Data-parallel AdamW with DeepSpeed's ZeRO, stages 0 to 3: the only file that knows DeepSpeed.
+
+An update takes micro-batches of any kinds in any order and follows the gradient of the plain sum of their losses over
+micro-batches and ranks; DeepSpeed's averaging over ranks and accumulation steps is undone here, so no loss ever sees either
+number. Losses run inside the engine's forward, where ZeRO-3 gathers and releases parameters; with stage 3 every rank must
+therefore run the same kinds of micro-batch in the same order.
+
+Left out on purpose: DeepSpeed's checkpoints (state is read and written a parameter at a time, whatever the number of ranks),
+its schedulers, offloading, and its shared-memory collective, which takes a minute and a half to compile and is not needed.
+"""
+
+import logging
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+T = TypeVar("T")
+Kind = Literal["master", "exp_avg", "exp_avg_sq"]
+_STALE_GRADIENTS = "_DeepSpeedZeroOptimizer_Stage3__param_id_to_grad_partition"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rank:
+    """One data-parallel rank and where rank 0 waits for the others. Example: Rank(0, 2, "10.0.0.1", 29500)."""
+
+    rank: int
+    """0 .. world_size - 1."""
+    world_size: int
+    """Ranks that update together."""
+    master_addr: str
+    """Host of rank 0."""
+    master_port: int
+    """A free port there, new for each group of ranks."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AdamWSettings:
+    """What every parameter group shares."""
+
+    betas: tuple[float, float]
+    """Moment decay."""
+    eps: float
+    """Added to the root of the second moment."""
+    weight_decay: float
+    """Decoupled decay."""
+    max_grad_norm: float
+    """Global gradient norm that updates are clipped to."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UpdateStats:
+    """One optimizer update, the same numbers on every rank."""
+
+    loss: float
+    """Sum over micro-batches and ranks."""
+    grad_norm: float
+    """Of all parameters, before clipping."""
+    grad_norms: Mapping[str, float]
+    """Of each parameter group, before clipping."""
+
+
+class _Host(nn.Module):
+    """Runs any computation on the model as its own forward, so that the engine's hooks see one forward a micro-batch."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, compute: Callable[[], T]) -> T:
+        return compute()
+
+
+class ZeroEngine:
+    """The model, its optimizer state and one update at a time. Every method but `updates` is a collective call.
+
+    `groups` names disjoint sets of parameters that cover the trainable ones. `model` is taken over: ZeRO-3 cuts its parameters
+    up in place. Sets the process's RANK, WORLD_SIZE and the like. Raises ValueError for bfloat16 at stage 0, which has no
+    float32 masters.
+    """
+
+    def __init__(
+        self, model: nn.Module, groups: Mapping[str, Sequence[nn.Parameter]], *, stage: int, adamw: AdamWSettings, rank: Rank
+    ) -> None:
+        low_precision = next(model.parameters()).dtype == torch.bfloat16
+        if low_precision and stage == 0:
+            raise ValueError("learner.zero_stage is 0 with learner.dtype bfloat16, which keeps no float32 masters; use stage 1")
+        self._deepspeed = _start(rank)
+        self._stage, self._world_size = stage, rank.world_size
+        self._groups = {name: list(parameters) for name, parameters in groups.items()}
+        self._named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+        self._adamw = torch.optim.AdamW(
+            [{"params": parameters, "name": name} for name, parameters in self._groups.items()],
+            lr=0.0,
+            betas=adamw.betas,
+            eps=adamw.eps,
+            weight_decay=adamw.weight_decay,
+        )
+        num_elements = sum(parameter.numel() for parameter in self._named.values())
+        settings = _settings(stage, adamw.max_grad_norm, num_elements, low_precision)
+        self._engine = self._deepspeed.initialize(model=_Host(model), optimizer=self._adamw, config=settings)[0]
+        self._create_moments()
+
+    @property
+    def updates(self) -> int:
+        """Updates made since the optimizer was new."""
+        return int(next(iter(self._adamw.state.values()))["step"])
+
+    @updates.setter
+    def updates(self, count: int) -> None:
+        for state in self._adamw.state.values():
+            state["step"].fill_(count)
+
+    def compute(self, function: Callable[[], T]) -> T:
+        """Run a computation on the model without gradient. What it returns is tensors, or lists and tuples of them."""
+        with torch.no_grad():
+            return self._engine(function)
+
+    def update(self, losses: Iterable[Callable[[], Tensor]], learning_rates: Mapping[str, float]) -> UpdateStats:
+        """One AdamW update along the gradient of the sum of all micro-batches' losses on all ranks.
+
+        Each callable computes one micro-batch's scalar loss; there is at least one, and as many on every rank. Raises
+        FloatingPointError, on every rank and with the parameters untouched, if the loss or the gradient is not finite; the
+        engine is of no use after that.
+        """
+        for group in self._adamw.param_groups:
+            group["lr"] = learning_rates[group["name"]]
+        if self._stage == 3:
+            self._clear_stale_gradients()
+        total = torch.zeros((), dtype=torch.float64, device=self._engine.device)
+        for micro_batch, is_last in _marking_last(losses):
+            self._engine.set_gradient_accumulation_boundary(is_last)
+            loss = self._engine(micro_batch)
+            self._engine.backward(loss * self._world_size, scale_wrt_gas=False)
+            total += loss.detach()
+        stats = self._stats(float(total))
+        self._engine.step()
+        return stats
+
+    def parameters(self) -> Iterator[tuple[str, Tensor]]:
+        """Whole parameters in the compute dtype, one at a time; each is valid until the next one is asked for."""
+        for name, parameter in self._named.items():
+            with self._deepspeed.zero.GatheredParameters([parameter], enabled=self._stage == 3):
+                yield name, parameter.detach()
+
+    def state(self, kind: Kind) -> Iterator[tuple[str, Tensor]]:
+        """Whole float32 masters or moments, one parameter at a time, in the same order on all ranks."""
+        utils = self._deepspeed.utils
+        for name, parameter in self._named.items():
+            if self._is_plain:
+                yield name, parameter.detach() if kind == "master" else self._adamw.state[parameter][kind]
+            elif kind == "master":
+                yield name, utils.safe_get_full_fp32_param(parameter)
+            else:
+                yield name, utils.safe_get_full_optimizer_state(parameter, kind)
+
+    def load_state(self, kind: Kind, lookup: Callable[[str], Tensor]) -> None:
+        """Take over whole float32 masters or moments, looked up by parameter name; the compute copy follows its master."""
+        for name, parameter in self._named.items():
+            self._set(parameter, kind, lookup(name))
+        if kind == "master" and not self._is_plain and self._stage < 3:
+            self._engine.optimizer.update_lp_params()
+
+    def total(self, values: Sequence[float]) -> list[float]:
+        """Each value summed over ranks."""
+        return self._reduced(values, dist.ReduceOp.SUM)
+
+    def largest(self, values: Sequence[float]) -> list[float]:
+        """Each value's largest over ranks."""
+        return self._reduced(values, dist.ReduceOp.MAX)
+
+    @property
+    def _is_plain(self) -> bool:
+        """Stage 0 keeps the optimizer as it was given; the other stages cut it into flat partitions."""
+        return self._stage == 0
+
+    def _create_moments(self) -> None:
+        """Give AdamW its zero state now rather than at the first update, so that it can be saved and restored at any time."""
+        optimizer = self._engine.optimizer
+        if self._stage == 3:
+            masters = optimizer.fp32_partitioned_groups_flat
+        else:
+            masters = [master for group in self._adamw.param_groups for master in group["params"]]
+        for master in masters:
+            zeros = (torch.zeros_like(master.detach()) for _ in range(2))
+            self._adamw.state[master] = dict(zip(("step", "exp_avg", "exp_avg_sq"), (torch.tensor(0.0), *zeros), strict=True))
+        if self._stage in (1, 2):
+            optimizer._lazy_init_hp_params_optimizer_state()
+
+    def _clear_stale_gradients(self) -> None:
+        """Zero ZeRO-3's gradient partitions.
+
+        DeepSpeed 0.19.8 overwrites them only in the first micro-batch of an update and adds in later ones: a parameter that the
+        first one does not use (the generation expert, when text goes first) would be updated with the last update's gradient
+        once more.
+        """
+        for partition in getattr(self._engine.optimizer, _STALE_GRADIENTS).values():
+            partition.zero_()
+
+    def _stats(self, loss: float) -> UpdateStats:
+        """Reduce the loss and the gradient norms over ranks and refuse what is not finite."""
+        squares = [
+            sum(float(gradient.double().square().sum()) for gradient in map(self._local_gradient, parameters))
+            for parameters in self._groups.values()
+        ]
+        if self._is_plain:
+            squares = [square / self._world_size for square in squares]
+        total_loss, *squares = self.total([loss, *squares])
+        norms = {name: square**0.5 for name, square in zip(self._groups, squares, strict=True)}
+        stats = UpdateStats(loss=total_loss, grad_norm=sum(squares) ** 0.5, grad_norms=norms)
+        if not math.isfinite(total_loss) or not math.isfinite(stats.grad_norm):
+            raise FloatingPointError(
+                f"update {self.updates + 1} has loss {total_loss} and gradient norms {norms}, which must be finite; the "
+                "parameters are as they were. Lower the learning rates, or look at the samples of this step"
+            )
+        return stats
+
+    def _local_gradient(self, parameter: nn.Parameter) -> Tensor:
+        """What this rank holds of a summed gradient: all of it at stage 0, its own partition (flat, maybe empty) otherwise."""
+        if self._is_plain:
+            assert parameter.grad is not None
+            return parameter.grad
+        if self._stage == 3:
+            return self._deepspeed.utils.safe_get_local_grad(parameter)
+        mapping = parameter._hp_mapping
+        if mapping is None:
+            return parameter.new_zeros(0)
+        gradient = mapping.get_lp_grad_fragment(parameter._index_in_param_group).flatten()
+        if gradient.numel() == parameter.numel():
+            address = mapping.lp_fragment_address
+            return gradient.narrow(0, address.start, address.numel)
+        return gradient
+
+    def _set(self, parameter: nn.Parameter, kind: Kind, value: Tensor) -> None:
+        utils = self._deepspeed.utils
+        if self._is_plain:
+            target = parameter.data if kind == "master" else self._adamw.state[parameter][kind]
+            target.copy_(value)
+        elif self._stage < 3:
+            value = value.to(parameter.device)
+            if kind == "master":
+                utils.safe_set_full_fp32_param(parameter, value)
+            else:
+                utils.safe_set_full_optimizer_state(parameter, value, kind)
+        else:
+            partition = self._partition(parameter, value)
+            if kind == "master":
+                utils.safe_set_local_fp32_param(parameter, partition)
+                with self._deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
+                    parameter.data.copy_(value)
+            else:
+                utils.safe_set_local_optimizer_state(parameter, partition, kind)
+
+    def _partition(self, parameter: nn.Parameter, value: Tensor) -> Tensor:
+        """This rank's flat share of a whole value, padded with zeros as ZeRO-3 pads (its own setter overruns the end)."""
+        size = parameter.ds_tensor.numel()
+        flat = torch.zeros(size * self._world_size)
+        flat[: value.numel()] = value.flatten()
+        return flat.narrow(0, size * dist.get_rank(), size).to(parameter.device)
+
+    def _reduced(self, values: Sequence[float], operation: Any) -> list[float]:
+        reduced = torch.tensor(values, dtype=torch.float64, device=self._engine.device)
+        dist.all_reduce(reduced, operation)
+        return reduced.tolist()
+
+
+def _start(rank: Rank) -> Any:
+    """Join the process group, NCCL on GPUs and gloo elsewhere, unless this process already has; returns deepspeed."""
+    on_gpu = torch.cuda.is_available()
+    os.environ |= {
+        "RANK": str(rank.rank),
+        "WORLD_SIZE": str(rank.world_size),
+        "LOCAL_RANK": "0",
+        "LOCAL_SIZE": str(rank.world_size),
+        "MASTER_ADDR": rank.master_addr,
+        "MASTER_PORT": str(rank.master_port),
+        "DS_ACCELERATOR": "cuda" if on_gpu else "cpu",
+    }
+    import deepspeed
+
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    if not dist.is_initialized():
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        deepspeed.init_distributed(dist_backend="nccl" if on_gpu else "gloo", auto_mpi_discovery=False, verbose=False)
+    assert (dist.get_rank(), dist.get_world_size()) == (rank.rank, rank.world_size)
+    return deepspeed
+
+
+def _settings(stage: int, max_grad_norm: float, num_elements: int, low_precision: bool) -> dict[str, Any]:
+    """DeepSpeed's own configuration. Accumulation is marked by hand, so one accumulation step is what it is told."""
+    settings: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": max_grad_norm,
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "zero_optimization": {
+            "stage": stage,
+            "overlap_comm": False,
+            "contiguous_gradients": stage >= 2,
+            "reduce_bucket_size": min(500_000_000, num_elements),
+            "stage3_param_persistence_threshold": 0,
+        },
+    }
+    if low_precision:
+        settings |= {"bf16": {"enabled": True}, "data_types": {"grad_accum_dtype": "fp32"}}
+    return settings
+
+
+def _marking_last(items: Iterable[T]) -> Iterator[tuple[T, bool]]:
+    """Each item with whether it is the last. Example: [a, b] -> (a, False), (b, True)."""
+    pending = iter(items)
+    current = next(pending)
+    for following in pending:
+        yield current, False
+        current = following
+    yield current, True
