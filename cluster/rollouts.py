@@ -16,6 +16,9 @@ from unigrpo.models.bagel.config import SpecialTokens
 from unigrpo.seeds import derive_seed
 from unigrpo.types import Painting, Prompt, Score, ScoreFailure, Thought
 
+Plan = Callable[[Prompt, int], Sequence[int]]
+"""(prompt, sibling) -> token ids of a thought given from outside."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
@@ -33,8 +36,8 @@ class Sampling:
     judge: Literal["training", "evaluation"]
     window_start: int | None = None
     """First stochastic step; None paints deterministically."""
-    plan: Callable[[Prompt, int], Sequence[int]] | None = None
-    """Token ids of a thought given from outside for (prompt, sibling); None lets the policy think."""
+    plan: Plan | None = None
+    """Thoughts to paint from; None lets the policy think."""
 
 
 @dataclass(frozen=True, kw_only=True)

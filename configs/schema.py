@@ -70,10 +70,10 @@ class SamplerConfig(Section):
     @model_validator(mode="after")
     def _window_fits(self) -> Self:
         lo, hi = self.window_range
-        if hi > self.num_points - 1:
+        if hi > self.num_points - 2:
             raise ValueError(
-                f"sampler.window_range ends at {hi}, but {self.num_points} points make {self.num_points - 1} steps; "
-                "lower the end or raise sampler.num_points"
+                f"sampler.window_range ends at {hi}, but {self.num_points} points make {self.num_points - 1} steps, of which the "
+                "last is deterministic; lower the end or raise sampler.num_points"
             )
         if self.window_size > hi - lo:
             raise ValueError(
