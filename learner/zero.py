@@ -13,56 +13,17 @@ import logging
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from learner.optimizer import AdamWSettings, Rank, UpdateStats
+
 T = TypeVar("T")
 Kind = Literal["master", "exp_avg", "exp_avg_sq"]
 _STALE_GRADIENTS = "_DeepSpeedZeroOptimizer_Stage3__param_id_to_grad_partition"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Rank:
-    """One data-parallel rank and where rank 0 waits for the others. Example: Rank(0, 2, "10.0.0.1", 29500)."""
-
-    rank: int
-    """0 .. world_size - 1."""
-    world_size: int
-    """Ranks that update together."""
-    master_addr: str
-    """Host of rank 0."""
-    master_port: int
-    """A free port there, new for each group of ranks."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AdamWSettings:
-    """What every parameter group shares."""
-
-    betas: tuple[float, float]
-    """Moment decay."""
-    eps: float
-    """Added to the root of the second moment."""
-    weight_decay: float
-    """Decoupled decay."""
-    max_grad_norm: float
-    """Global gradient norm that updates are clipped to."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class UpdateStats:
-    """One optimizer update, the same numbers on every rank."""
-
-    loss: float
-    """Sum over micro-batches and ranks."""
-    grad_norm: float
-    """Of all parameters, before clipping."""
-    grad_norms: Mapping[str, float]
-    """Of each parameter group, before clipping."""
 
 
 class _Host(nn.Module):
@@ -220,10 +181,9 @@ class ZeroEngine:
             )
         return stats
 
-    def _local_gradient(self, parameter: nn.Parameter) -> Tensor:
+    def _local_gradient(self, parameter: Any) -> Tensor:
         """What this rank holds of a summed gradient: all of it at stage 0, its own partition (flat, maybe empty) otherwise."""
         if self._is_plain:
-            assert parameter.grad is not None
             return parameter.grad
         if self._stage == 3:
             return self._deepspeed.utils.safe_get_local_grad(parameter)
@@ -256,7 +216,7 @@ class ZeroEngine:
             else:
                 utils.safe_set_local_optimizer_state(parameter, partition, kind)
 
-    def _partition(self, parameter: nn.Parameter, value: Tensor) -> Tensor:
+    def _partition(self, parameter: Any, value: Tensor) -> Tensor:
         """This rank's flat share of a whole value, padded with zeros as ZeRO-3 pads (its own setter overruns the end)."""
         size = parameter.ds_tensor.numel()
         flat = torch.zeros(size * self._world_size)

@@ -1,0 +1,158 @@
+"""DeepSpeed against plain torch AdamW: every stage, one and two ranks, text or flow first, and state in and out."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from learner.optimizer import Rank
+from learner.zero import Kind, ZeroEngine
+from tests.learner import two_ranks
+from tests.learner.standin import ADAMW, LEARNING_RATES, StandIn, deviations, micro_batches, plain_adamw
+
+PARAMETER_TOLERANCE = {0: 1e-5, 1: 1e-5, 2: 1e-5, 3: 2e-4}
+NORM_TOLERANCE = 1e-5
+KINDS: tuple[Kind, ...] = ("master", "exp_avg", "exp_avg_sq")
+
+
+def make_engine(stage: int, rank: Rank, *, dtype: torch.dtype = torch.float32) -> tuple[StandIn, ZeroEngine]:
+    model = StandIn().to(dtype)
+    return model, ZeroEngine(model, model.groups(), stage=stage, adamw=ADAMW, rank=rank)
+
+
+def snapshot(engine: ZeroEngine) -> dict[Kind, dict[str, Tensor]]:
+    return {kind: {name: value.clone() for name, value in engine.state(kind)} for kind in KINDS}
+
+
+def train(model: StandIn, engine: ZeroEngine, steps: range, rank: Rank) -> None:
+    indices = range(rank.rank, 4, rank.world_size)
+    for step in steps:
+        engine.update(micro_batches(model, step, indices, flow_first=False), LEARNING_RATES)
+
+
+def test_the_yardstick_moves() -> None:
+    start = dict(StandIn().named_parameters())
+    assert all((value - start[name]).abs().max() >= 1e-3 for name, value in plain_adamw()[0].items())
+
+
+@pytest.mark.parametrize("flow_first", [False, True])
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_one_rank_agrees_with_plain_adamw(stage: int, flow_first: bool, rank: Rank) -> None:
+    parameters, norms = deviations(stage, rank, flow_first=flow_first)
+    assert parameters < PARAMETER_TOLERANCE[stage]
+    assert norms < NORM_TOLERANCE
+
+
+def test_a_stale_gradient_is_seen_by_the_comparison(rank: Rank, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ZeroEngine, "_clear_stale_gradients", lambda engine: None)
+    parameters, norms = deviations(3, rank, flow_first=False)
+    assert parameters > PARAMETER_TOLERANCE[3]
+    assert norms > NORM_TOLERANCE
+
+
+def _parity_on_two_ranks(rank: Rank, folder: Path) -> list[tuple[int, float, float]]:
+    return [(stage, *deviations(stage, rank, flow_first=first)) for stage in range(4) for first in (False, True)]
+
+
+@pytest.mark.slow
+def test_two_ranks_agree_with_plain_adamw(tmp_path: Path) -> None:
+    for answers in two_ranks.run(_parity_on_two_ranks, tmp_path):
+        assert len(answers) == 8
+        for stage, parameters, norms in answers:
+            assert parameters < PARAMETER_TOLERANCE[stage]
+            assert norms < NORM_TOLERANCE
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_restored_state_continues_bit_for_bit(stage: int, rank: Rank) -> None:
+    model, engine = make_engine(stage, rank)
+    train(model, engine, range(2), rank)
+    saved, count = snapshot(engine), engine.updates
+    train(model, engine, range(2, 4), rank)
+
+    other_model, other = make_engine(stage, rank)
+    for kind in KINDS:
+        other.load_state(kind, saved[kind].__getitem__)
+    other.updates = count
+    train(other_model, other, range(2, 4), rank)
+
+    assert other.updates == engine.updates == 4
+    assert_close(snapshot(other), snapshot(engine), rtol=0, atol=0)
+
+
+def test_state_exists_before_the_first_update(rank: Rank) -> None:
+    for stage in range(4):
+        model, engine = make_engine(stage, rank)
+        saved = snapshot(engine)
+        assert engine.updates == 0
+        assert all(not value.any() for kind in KINDS[1:] for value in saved[kind].values())
+        assert_close(saved["master"], {name: parameter.detach() for name, parameter in StandIn().named_parameters()})
+        assert model is not None
+
+
+def _save_on_two_ranks(rank: Rank, folder: Path) -> dict[str, dict[Kind, dict[str, list[float]]]]:
+    answers = {}
+    for stage in (1, 3):
+        model, engine = make_engine(stage, rank)
+        train(model, engine, range(2), rank)
+        saved = snapshot(engine)
+        model, fresh = make_engine(stage, rank)
+        for kind in KINDS:
+            fresh.load_state(kind, saved[kind].__getitem__)
+        assert_close(snapshot(fresh), saved, rtol=0, atol=0)
+        answers[str(stage)] = {kind: {name: value.tolist() for name, value in saved[kind].items()} for kind in KINDS}
+    return answers
+
+
+@pytest.mark.slow
+def test_state_does_not_depend_on_the_number_of_ranks(tmp_path: Path, rank: Rank) -> None:
+    model, engine = make_engine(0, rank)
+    train(model, engine, range(2), rank)
+    for answers in two_ranks.run(_save_on_two_ranks, tmp_path):
+        for saved in answers.values():
+            got = {kind: {name: torch.tensor(value) for name, value in tensors.items()} for kind, tensors in saved.items()}
+            assert_close(got, snapshot(engine), rtol=1e-4, atol=1e-5)
+
+
+def test_gathered_parameters_are_the_masters(rank: Rank) -> None:
+    for stage in range(4):
+        model, engine = make_engine(stage, rank)
+        train(model, engine, range(1), rank)
+        gathered = {name: value.clone() for name, value in engine.parameters()}
+        assert_close(gathered, snapshot(engine)["master"], rtol=0, atol=0)
+        assert list(gathered) == [name for name, _ in StandIn().named_parameters()]
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_bfloat16_keeps_float32_masters_and_restores(stage: int, rank: Rank) -> None:
+    model, engine = make_engine(stage, rank, dtype=torch.bfloat16)
+    ids, x = torch.randint(0, 31, (2, 6)), torch.randn(2, 5, 7, dtype=torch.bfloat16)
+    for _ in range(2):
+        engine.update([lambda: model.text_loss(ids), lambda: model.flow_loss(ids, x)], dict.fromkeys(LEARNING_RATES, 1e-4))
+    saved = snapshot(engine)
+    assert all(value.dtype == torch.float32 for value in saved["master"].values())
+    assert any((value.bfloat16().float() != value).any() for value in saved["master"].values())
+
+    _, other = make_engine(stage, rank, dtype=torch.bfloat16)
+    for kind in KINDS:
+        other.load_state(kind, saved[kind].__getitem__)
+    assert_close(snapshot(other), saved, rtol=0, atol=0)
+    for name, value in other.parameters():
+        assert_close(value, saved["master"][name].bfloat16(), rtol=0, atol=0)
+
+
+def test_bfloat16_at_stage_0_is_refused(rank: Rank) -> None:
+    with pytest.raises(ValueError, match="which keeps no float32 masters"):
+        make_engine(0, rank, dtype=torch.bfloat16)
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_a_loss_that_is_not_finite_stops_with_the_parameters_untouched(stage: int, rank: Rank) -> None:
+    model, engine = make_engine(stage, rank)
+    before = snapshot(engine)
+    losses = micro_batches(model, 0, range(2), flow_first=False)
+    with pytest.raises(FloatingPointError, match="update 1 has loss nan"):
+        engine.update([*losses, lambda: losses[0]() * float("nan")], LEARNING_RATES)
+    assert_close(snapshot(engine), before, rtol=0, atol=0)
