@@ -38,7 +38,8 @@ class DenoiserActor(Denoiser):
         super().load(version, ray.get(list(buckets)))
         return version
 
-    def paint(self, *args: Any) -> tuple[Any, ...]:  # type: ignore[override]
+    def paint(self, *arguments: Any) -> tuple[Any, ...]:  # type: ignore[override]
+        """Nothing but the sign that it is done, the paintings of each of `num_groups` prompts, and every trajectory."""
         ...
 
 
@@ -66,6 +67,133 @@ class LearnerActor:
         """Join the process group and build model and optimizer."""
         self._learner = Learner(self._config, self._rank, self._world_size, host, port)
 
+    def update(self, step: int, shards: Sequence[Shard], *trajectories: Trajectory) -> dict[str, float]:
+        """One step on this rank's share; the trajectories are those its samples name, in order."""
+        remaining = iter(trajectories)
+        mini_batches = [shard.with_trajectories(remaining) for shard in shards]
+        return self._learner.update(step, mini_batches)
+
+    def fit(self, step: int, items: Sequence[SftItem], global_count: int) -> dict[str, float]:
+        """One supervised update on this rank's share of `global_count` items."""
+        return self._learner.fit(step, items, global_count)
+
     def publish(self, version: int) -> list[ObjectRef]:
         """References to the buckets (none from ranks other than 0)."""
         return [ray.put(bucket) for bucket in self._learner.publish(version)]
+
+    def save(self, step: int) -> None:
+        """Write a checkpoint together with the other ranks."""
+        self._learner.save(step)
+
+    def restore(self) -> int:
+        """Load the newest complete checkpoint; its step, or 0."""
+        return self._learner.restore()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Role:
+    """How many workers of one kind are wanted, and how each is made."""
+
+    name: str
+    """The config section, for messages and placement."""
+    actor: type
+    placement: Placement
+    num_workers: int
+    arguments: Callable[[int], tuple[Any, ...]]
+    """Constructor arguments of worker i."""
+    environment: Mapping[str, str]
+    restarts: int = -1
+    """How often Ray starts a lost worker again; -1 for ever, 0 where its state cannot be refilled."""
+
+
+def start(roles: Sequence[Role], config: ClusterConfig) -> dict[str, list[ActorHandle]]:
+    """Place every role in a placement group of its own and wait until all workers have been constructed.
+
+    Raises ConfigError or Stalled (see `placement.reserve`), and whatever a constructor raised.
+    """
+    groups = {role.name: reserve(role.name, role.placement, role.num_workers, timeout=config.start_timeout) for role in roles}
+    workers = {role.name: [_start(role, groups[role.name], index) for index in range(role.num_workers)] for role in roles}
+    calls = {
+        f"start of {name} {index}": worker.__ray_ready__.remote()
+        for name, handles in workers.items()
+        for index, worker in enumerate(handles)
+    }
+    wait_all(calls, timeout=config.start_timeout)
+    return workers
+
+
+def join_ranks(ranks: Sequence[ActorHandle], config: ClusterConfig) -> None:
+    """Let the learner's ranks find each other and build model and optimizer."""
+    [(host, port)] = wait_all({"address of learner rank 0": ranks[0].address.remote()}, timeout=config.start_timeout)
+    calls = {f"start of learner rank {rank}": actor.start.remote(host, port) for rank, actor in enumerate(ranks)}
+    wait_all(calls, timeout=config.start_timeout)
+
+
+def learner_role(config: TrainConfig | SftConfig) -> Role:
+    """The learner's ranks. A lost rank ends the run: its share of the optimizer is in the checkpoint only."""
+    world_size = config.learner.num_ranks
+    return Role(
+        name="learner",
+        actor=LearnerActor,
+        placement=config.learner.placement,
+        num_workers=world_size,
+        arguments=lambda rank: (config, rank, world_size),
+        environment=_threads(config.learner.placement) | {"DS_ACCELERATOR": "cpu"} * (not config.learner.placement.num_gpus),
+        restarts=0,
+    )
+
+
+def reasoner_role(config: TrainConfig) -> Role:
+    """The vLLM engines."""
+    return Role(
+        name="reasoner",
+        actor=ReasonerActor,
+        placement=config.reasoner.placement,
+        num_workers=config.reasoner.num_workers,
+        arguments=lambda _: (config,),
+        environment=reasoner_environment(config),
+    )
+
+
+def denoiser_role(config: TrainConfig) -> Role:
+    """The painters."""
+    return Role(
+        name="denoiser",
+        actor=DenoiserActor,
+        placement=config.denoiser.placement,
+        num_workers=config.denoiser.num_workers,
+        arguments=lambda _: (config,),
+        environment=_threads(config.denoiser.placement),
+    )
+
+
+def reward_role(name: str, reward: Reward) -> Role:
+    """The judges of training or of evaluations."""
+    return Role(
+        name=name,
+        actor=RewardActor,
+        placement=reward.placement,
+        num_workers=reward.num_workers,
+        arguments=lambda _: (reward,),
+        environment=_threads(reward.placement),
+    )
+
+
+def _start(role: Role, group: PlacementGroup, index: int) -> ActorHandle:
+    placement = role.placement
+    return (
+        ray.remote(role.actor)
+        .options(
+            num_cpus=placement.num_cpus,
+            num_gpus=placement.num_gpus,
+            resources=placement.resources,
+            scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index),
+            runtime_env={"env_vars": dict(role.environment)},
+            max_restarts=role.restarts,
+        )
+        .remote(*role.arguments(index))
+    )
+
+
+def _threads(placement: Placement) -> dict[str, str]:
+    return {"OMP_NUM_THREADS": str(placement.num_threads)}

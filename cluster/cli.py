@@ -1,0 +1,92 @@
+"""`unigrpo`: train, sft, evaluate, validate and the quickstart."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from configs.load import ConfigError, check_files, load, still_to_be_given
+from configs.schema import SftConfig, TrainConfig
+
+OVERRIDES = "dotted.key=value on top of the file, the value in YAML"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command. Faults of the user's making end with one message and status 2, others with their traceback."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except ConfigError as error:
+        print(f"unigrpo: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="unigrpo", description="Reinforcement learning of unified multimodal models.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, run, text in (
+        ("train", _train, "train a policy; a run found in run_dir is resumed"),
+        ("sft", _sft, "make a checkpoint by supervised fine-tuning; a run found in run_dir is resumed"),
+        ("validate", _validate, "say everything about a config that can be known before Ray starts"),
+    ):
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument("config", type=Path, help="YAML file, such as configs/quickstart.yaml")
+        command.add_argument("overrides", nargs="*", metavar="key=value", help=OVERRIDES)
+        command.set_defaults(run=run)
+    evaluate = commands.add_parser("evaluate", help="score a checkpoint on the prompts of a config's evaluation section")
+    evaluate.add_argument("policy", type=Path, help="a run folder (its newest checkpoint), a checkpoint, or bundled:shapes")
+    evaluate.add_argument("overrides", nargs="*", metavar="key=value", help=OVERRIDES)
+    evaluate.add_argument("--config", type=Path, help="YAML file (default: the run's own, else configs/quickstart.yaml)")
+    evaluate.add_argument("--json", type=Path, help="also write the scores here")
+    evaluate.set_defaults(run=_evaluate)
+    quickstart = commands.add_parser("quickstart", help="train the bundled model for a few minutes and show before and after")
+    quickstart.add_argument("overrides", nargs="*", metavar="key=value", help=OVERRIDES)
+    quickstart.set_defaults(run=_quickstart)
+    return parser
+
+
+def _train(options: argparse.Namespace) -> None:
+    config = load(options.config, options.overrides)
+    if not isinstance(config, TrainConfig):
+        raise ConfigError(f"{options.config} has task {config.task}; run `unigrpo {config.task} {options.config}`")
+    from cluster.run import run_training
+
+    run_training(config)
+
+
+def _sft(options: argparse.Namespace) -> None:
+    config = load(options.config, options.overrides)
+    if not isinstance(config, SftConfig):
+        raise ConfigError(f"{options.config} has task {config.task}; run `unigrpo {config.task} {options.config}`")
+    from cluster.sft import run_sft
+
+    run_sft(config)
+
+
+def _validate(options: argparse.Namespace) -> None:
+    config = load(options.config, options.overrides)
+    check_files(config)
+    from cluster.preflight import resolved
+
+    for line in resolved(config):
+        print(line)
+    for key in still_to_be_given(config):
+        print(f"still to be given: {key}")
+    print(f"{options.config} is valid")
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from cluster.run import run_evaluation
+
+    run_evaluation(options.policy, options.config, options.overrides, options.json)
+
+
+def _quickstart(options: argparse.Namespace) -> None:
+    from cluster.quickstart import run_quickstart
+
+    run_quickstart(options.overrides)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,99 @@
+"""What a person who mistypes a config reads."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from configs.load import ConfigError, check_files, dump, load, model_folder, parse, still_to_be_given
+from configs.schema import TrainConfig
+
+QUICKSTART = Path("configs/quickstart.yaml")
+
+
+def error_of(*overrides: str) -> str:
+    with pytest.raises(ConfigError) as raised:
+        load(QUICKSTART, overrides)
+    return str(raised.value)
+
+
+@pytest.mark.parametrize("path", sorted(Path("configs").rglob("*.yaml")), ids=str)
+def test_every_preset_loads_and_survives_a_round_trip(path: Path) -> None:
+    config = load(path)
+    assert parse(yaml.safe_load(dump(config)), source="dump") == config
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("sampler.nois_level=1", "sampler.nois_level: unknown key; did you mean noise_level?"),
+        ("algorithm.regulariser.wight=1", "algorithm.regulariser.wight: unknown key; did you mean weight?"),
+        ("zzz=1", "zzz: unknown key; known here: "),
+        ("rollout.group_size=1", "rollout.group_size: Input should be greater than or equal to 2 (given: 1)"),
+        ("sampler.window_size=9", "sampler.window_size is 9, but the range [0, 6) holds 6 steps"),
+        ("sampler.num_points=7", "sampler.window_range ends at 6, but 7 points make 6 steps"),
+        ("algorithm.mini_batches=3", "algorithm.mini_batches=3 does not divide"),
+        ("rollout.prompts_per_piece=3", "rollout.prompts_per_piece=3 do not divide"),
+        ("learner.num_ranks=7", "32 samples, which 7 learner ranks cannot share evenly"),
+        ("learner.text_learning_rate=.nan", "should be a finite number"),
+        ("algorithm.kind=grop", "'grop'"),
+        ("task=trian", "task is 'trian'; allowed are train, sft"),
+        ("nonsense", "is not of the form dotted.key=value"),
+        ("steps.more=1", "steps is a value, not a section"),
+    ],
+)
+def test_a_bad_value_is_named_with_the_way_out(override: str, message: str) -> None:
+    assert message in error_of(override)
+
+
+def test_a_key_of_another_variant_is_refused() -> None:
+    assert "algorithm.regulariser.weight: unknown key" in error_of("algorithm.regulariser={kind: none, weight: 1.0}")
+
+
+def test_every_fault_is_named_at_once() -> None:
+    message = error_of("sampler.nois_level=1", "rollout.group_size=1")
+    assert "nois_level" in message
+    assert "group_size" in message
+
+
+def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere.yaml does not exist"):
+        load(tmp_path / "nowhere.yaml")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("a: [1")
+    with pytest.raises(ConfigError, match=r"broken.yaml is not YAML"):
+        load(broken)
+
+
+def test_files_that_a_config_names_must_exist(tmp_path: Path) -> None:
+    config = load(QUICKSTART, [f"model.path={tmp_path}/none", f"prompts={{kind: file, path: {tmp_path}/none.jsonl}}"])
+    with pytest.raises(ConfigError) as raised:
+        check_files(config)
+    assert f"model.path is {tmp_path}/none, which does not exist" in str(raised.value)
+    assert f"prompts.path is {tmp_path}/none.jsonl, which does not exist" in str(raised.value)
+
+
+def test_what_a_preset_leaves_open_is_listed_and_no_error() -> None:
+    config = load(Path("configs/bagel_1024.yaml"))
+    check_files(config)
+    assert still_to_be_given(config) == ["model.path", "prompts.path", "evaluation.prompts.path", "reward.detector"]
+
+
+def test_the_1024_preset_holds_table_3() -> None:
+    config = load(Path("configs/bagel_1024.yaml"))
+    assert isinstance(config, TrainConfig)
+    sampler, algorithm, learner = config.sampler, config.algorithm, config.learner
+    assert (sampler.num_points, sampler.shift, sampler.noise_level) == (25, 3.0, 0.8)
+    assert (sampler.window_range, sampler.window_size, sampler.height, sampler.width) == ((0, 5), 3, 1024, 1024)
+    assert (config.rollout.prompts_per_step, config.rollout.group_size) == (32, 24)
+    assert (algorithm.ppo_epochs, algorithm.mini_batches, algorithm.flow_weight) == (2, 1, 1.0)
+    assert (algorithm.text_kl, algorithm.flow_clip, algorithm.regulariser.weight) == (0.0, 1e-6, 1.5e-5)
+    assert (algorithm.text_clip, algorithm.context_gradient) == ((0.20, 0.28), "full")
+    assert (learner.text_learning_rate, learner.generation_learning_rate) == (1e-6, 3e-5)
+    assert config.evaluation.num_points == 50
+
+
+def test_the_bundled_checkpoint_is_found_from_any_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert model_folder(Path("bundled:shapes")).name == "checkpoint"
+    assert model_folder(tmp_path) == tmp_path
