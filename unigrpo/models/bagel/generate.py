@@ -11,6 +11,7 @@ from torch import Tensor
 
 from unigrpo.models.bagel.context import Context
 from unigrpo.models.bagel.model import Bagel
+from unigrpo.models.bagel.transformer import widened
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ def generate(
     token_S = torch.full((num_samples,), start_id, device=context.position_S.device)
     while alive:
         hidden_S1H, context = model.prefill(token_S[:, None], torch.ones_like(token_S), context)
-        logp_SV = model.logits(hidden_S1H)[:, 0].float().log_softmax(-1)
+        logp_SV = model.logits(hidden_S1H)[:, 0].to(widened(model.dtype)).log_softmax(-1)
         token_S = _choose(logp_SV, temperature, [generators[sample] for sample in alive] if temperature > 0 else [])
         for sample, token, logp in zip(
             alive, token_S.tolist(), logp_SV.gather(1, token_S[:, None])[:, 0].tolist(), strict=True

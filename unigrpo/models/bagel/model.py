@@ -118,10 +118,10 @@ class Bagel(nn.Module):
             mask = torch.cat((past, own), -1)
         embedded_STH = self.language_model.model.embed_tokens(ids_ST)
         position_ST = context.position_S[:, None] + offset_T
-        hidden_STH, _, new = self.language_model.model(embedded_STH, None, position_ST, context, mask)
+        hidden_STH, _, kept = self.language_model.model(embedded_STH, None, position_ST, context, mask, keep=True)
         longer = Context(
-            k=tuple(torch.cat((k, add), 2) for k, (add, _) in zip(context.k, new, strict=True)),
-            v=tuple(torch.cat((v, add), 2) for v, (_, add) in zip(context.v, new, strict=True)),
+            k=tuple(k for k, _ in kept),
+            v=tuple(v for _, v in kept),
             valid_ST=torch.cat((context.valid_ST, offset_T < length_S[:, None]), 1),
             position_S=context.position_S + length_S,
         )
@@ -156,7 +156,8 @@ class Bagel(nn.Module):
         und_S2H = self.language_model.model.embed_tokens(marker_ids).expand(num_samples, -1, -1)
         block = context.valid_ST.new_ones(num_samples, 2 + num_latents)
         mask = torch.cat((context.valid_ST, block), 1)[:, None, None]
-        _, gen_SLH, _ = self.language_model.model(und_S2H, gen_SLH, context.position_S[:, None], context, mask)
+        position_S1 = context.position_S[:, None]
+        _, gen_SLH, _ = self.language_model.model(und_S2H, gen_SLH, position_S1, context, mask, keep=False)
         velocity_SLC: Tensor = self.llm2vae(gen_SLH)
         return velocity_SLC.to(x_SLC.dtype)
 

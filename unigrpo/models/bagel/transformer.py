@@ -93,7 +93,7 @@ class Attention(nn.Module):
     ) -> tuple[Tensor, Tensor | None, tuple[Tensor, Tensor]]:
         """Attend from und (then gen) tokens to `past` and to themselves; mask None is causal without a past.
 
-        Returns what is added to each stream, and the keys and values [S, K, U + L, D] of these tokens.
+        Returns what is added to each stream, and all keys and values attended to, [S, K, T + U + L, D].
         """
         q = self.q_norm(self._heads(self.q_proj(und_SUH)))
         k = self.k_norm(self._heads(self.k_proj(und_SUH)))
@@ -103,8 +103,9 @@ class Attention(nn.Module):
             k = torch.cat((k, self.k_norm_moe_gen(self._heads(self.k_proj_moe_gen(gen_SLH)))), 1)
             v = torch.cat((v, self._heads(self.v_proj_moe_gen(gen_SLH))), 1)
         q, k, v = rotate(q, by).transpose(1, 2), rotate(k, by).transpose(1, 2), v.transpose(1, 2)
-        keys, values = (torch.cat((past[0], k), 2), torch.cat((past[1], v), 2)) if past[0].shape[2] else (k, v)
-        mixed = F.scaled_dot_product_attention(q, keys, values, mask, is_causal=mask is None, enable_gqa=self.grouped)
+        if past[0].shape[2]:
+            k, v = torch.cat((past[0], k), 2), torch.cat((past[1], v), 2)
+        mixed = F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None, enable_gqa=self.grouped)
         mixed = mixed.transpose(1, 2).flatten(2)
         if gen_SLH is None:
             return self.o_proj(mixed), None, (k, v)
@@ -152,16 +153,24 @@ class Transformer(nn.Module):
         self.norm_moe_gen = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
     def forward(
-        self, und_SUH: Tensor, gen_SLH: Tensor | None, position_SU: Tensor, context: Context, mask: Tensor | None
+        self,
+        und_SUH: Tensor,
+        gen_SLH: Tensor | None,
+        position_SU: Tensor,
+        context: Context,
+        mask: Tensor | None,
+        *,
+        keep: bool,
     ) -> tuple[Tensor, Tensor | None, list[tuple[Tensor, Tensor]]]:
         """Run both streams through all layers and their final norms; position_SU [S, U] of text, or [S, 1] of a block.
 
         mask [S, 1, U + L or 1, T + U + L] is True where a query may see a key; None is causal and needs an empty context.
-        Returns normed und, normed gen, and each layer's new keys and values.
+        Returns normed und, normed gen, and each layer's keys and values of context and tokens together if `keep`.
         """
         by = rotation(position_SU, head_dim=self.head_dim, theta=self.rope_theta, dtype=und_SUH.dtype)
-        new = []
+        kept = []
         for layer, k, v in zip(self.layers, context.k, context.v, strict=True):
             und_SUH, gen_SLH, kv = layer(und_SUH, gen_SLH, by, (k, v), mask)
-            new.append(kv)
-        return self.norm(und_SUH), None if gen_SLH is None else self.norm_moe_gen(gen_SLH), new
+            if keep:
+                kept.append(kv)
+        return self.norm(und_SUH), None if gen_SLH is None else self.norm_moe_gen(gen_SLH), kept
