@@ -65,14 +65,14 @@ class Bucket:
 def pack(tensors: Iterable[tuple[str, Tensor]], *, version: int, bucket_bytes: int) -> list[Bucket]:
     """Copy named tensors (any device) into buckets of at most bucket_bytes each, in the order given.
 
-    Tensors are taken from the iterable one by one and held for one bucket only. One larger than a bucket gets one alone.
+    Each tensor is copied as the iterable gives it and not held any longer, so a generator may gather one parameter at a time.
+    One larger than a bucket gets one alone.
 
     Raises:
         ValueError: nothing to pack, an empty tensor, a name given twice, or a dtype that no bucket carries.
     """
-    groups: list[tuple[tuple[Entry, ...], NDArray[np.uint8]]] = []
+    groups: list[tuple[list[Entry], NDArray[np.uint8]]] = []
     names: set[str] = set()
-    held: list[tuple[Entry, Tensor]] = []
     end = 0
     for name, tensor in tensors:
         dtype = str(tensor.dtype).removeprefix("torch.")
@@ -84,19 +84,17 @@ def pack(tensors: Iterable[tuple[str, Tensor]], *, version: int, bucket_bytes: i
             raise ValueError(f"{name} is packed twice; give every tensor one name")
         names.add(name)
         num_bytes = tensor.numel() * tensor.element_size()
-        offset = _aligned(end)
-        if held and offset + num_bytes > bucket_bytes:
-            groups.append(_fill(held, end))
-            held, offset = [], 0
-        held.append((Entry(name, dtype, tuple(tensor.shape), offset, num_bytes), tensor.detach()))
+        offset = -(-end // ALIGNMENT) * ALIGNMENT
+        if not groups or offset + num_bytes > bucket_bytes:
+            offset = 0
+            groups.append(([], np.zeros(max(bucket_bytes, num_bytes), dtype=np.uint8)))
+        entries, buffer = groups[-1]
+        entries.append(Entry(name, dtype, tuple(tensor.shape), offset, num_bytes))
+        _view(torch.from_numpy(buffer), entries[-1]).copy_(tensor.detach())
         end = offset + num_bytes
-    if not held:
+    if not groups:
         raise ValueError("there are no tensors to pack; a version of the weights holds at least one")
-    groups.append(_fill(held, end))
-    return [
-        Bucket(version, index, len(groups), entries, payload, _checksum(version, index, len(groups), entries, payload))
-        for index, (entries, payload) in enumerate(groups)
-    ]
+    return [_seal(version, index, len(groups), tuple(entries), buffer) for index, (entries, buffer) in enumerate(groups)]
 
 
 def unpack(bucket: Bucket) -> Iterator[tuple[str, Tensor]]:
@@ -178,16 +176,9 @@ class Assembly:
         return None if entry.shape == shape else f"{entry.name} has shape {entry.shape} instead of {shape}"
 
 
-def _aligned(offset: int) -> int:
-    return -(-offset // ALIGNMENT) * ALIGNMENT
-
-
-def _fill(held: list[tuple[Entry, Tensor]], num_bytes: int) -> tuple[tuple[Entry, ...], NDArray[np.uint8]]:
-    payload = np.zeros(num_bytes, dtype=np.uint8)
-    flat = torch.from_numpy(payload)
-    for entry, tensor in held:
-        _view(flat, entry).copy_(tensor)
-    return tuple(entry for entry, _ in held), payload
+def _seal(version: int, index: int, num_buckets: int, entries: tuple[Entry, ...], buffer: NDArray[np.uint8]) -> Bucket:
+    payload = buffer[: entries[-1].offset + entries[-1].num_bytes]
+    return Bucket(version, index, num_buckets, entries, payload, _checksum(version, index, num_buckets, entries, payload))
 
 
 def _view(flat: Tensor, entry: Entry) -> Tensor:

@@ -1,0 +1,169 @@
+"""The denoising loop against integrals known in closed form, and the independence of a sample from its batch."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from torch.distributions import Normal
+
+from unigrpo.algo.flow import gaussian_logp, ode_step, sde_step, time_grid
+from unigrpo.denoise import Denoised, denoise, seeded_noise, trajectories
+
+# Shapes: S samples, W window steps, N grid points, L latent tokens, C channels.
+
+SHAPE_LC = (6, 4)
+SEEDS = [11, 12, 13]
+NONE = range(0)
+Velocity = Callable[[Tensor, float], Tensor]
+
+
+def towards(target: float) -> Velocity:
+    """The exact velocity field of data that is one point: v = eps - x_0 = (x_t - x_0) / t."""
+    return lambda x_SLC, t: (x_SLC - target) / t
+
+
+def nonlinear(x_SLC: Tensor, t: float) -> Tensor:
+    return torch.tanh(x_SLC.roll(1, -1)) * t + 0.1 * x_SLC
+
+
+def run(seeds: list[int], window: range, *, num_points: int = 9, velocity: Velocity = nonlinear) -> Denoised:
+    return denoise(
+        velocity,
+        seeded_noise(seeds, "start", SHAPE_LC),
+        time_grid(num_points, 3.0),
+        window,
+        0.8,
+        lambda k: seeded_noise(seeds, k, SHAPE_LC),
+    )
+
+
+def test_straight_paths_end_exactly_at_their_target() -> None:
+    torch.testing.assert_close(run(SEEDS, NONE, velocity=towards(2.5)).latent_SLC, torch.full((3, *SHAPE_LC), 2.5))
+
+
+def test_deterministic_integration_approaches_the_exponential() -> None:
+    # dx/dt = x from t = 1 to 0 is x(0) = x(1) / e; Euler on an even grid of n steps gives (1 - 1/n)^n.
+    noise_SLC = torch.ones(1, *SHAPE_LC, dtype=torch.float64)
+    grid_N = time_grid(11, 1.0)
+    final = denoise(lambda x_SLC, _: x_SLC, noise_SLC, grid_N, NONE, 0.8, lambda _: noise_SLC).latent_SLC
+    torch.testing.assert_close(final, noise_SLC * 0.9**10)
+    assert float(final.mean()) == pytest.approx(math.exp(-1), abs=0.02)
+
+
+def test_n_points_are_n_minus_1_evaluations_at_all_but_the_last() -> None:
+    times: list[float] = []
+
+    def velocity(x_SLC: Tensor, t: float) -> Tensor:
+        times.append(t)
+        return x_SLC
+
+    run(SEEDS, NONE, num_points=7, velocity=velocity)
+    assert times == time_grid(7, 3.0).tolist()[:-1]
+
+
+def test_window_steps_are_stochastic_and_all_others_deterministic() -> None:
+    drawn: list[int] = []
+    grid_N = time_grid(9, 3.0)
+
+    def draw(k: int) -> Tensor:
+        drawn.append(k)
+        return seeded_noise(SEEDS, k, SHAPE_LC)
+
+    done = denoise(nonlinear, seeded_noise(SEEDS, "start", SHAPE_LC), grid_N, range(2, 5), 0.8, draw)
+    assert drawn == [2, 3, 4]
+    x_SLC = seeded_noise(SEEDS, "start", SHAPE_LC)
+    for k in range(8):
+        t, t_next = float(grid_N[k]), float(grid_N[k + 1])
+        if k in (2, 3, 4):
+            torch.testing.assert_close(done.x_SWLC[:, k - 2], x_SLC, rtol=0, atol=0)
+            x_SLC = done.x_next_SWLC[:, k - 2]
+        else:
+            x_SLC = ode_step(x_SLC, nonlinear(x_SLC, t), t, t_next)
+    torch.testing.assert_close(done.latent_SLC, x_SLC, rtol=0, atol=0)
+
+
+def test_recorded_transitions_are_those_that_were_drawn() -> None:
+    grid_N = time_grid(9, 3.0)
+    done = run(SEEDS, range(3))
+    std_W = done.sigma_W * (grid_N[:3] - grid_N[1:4]).sqrt()
+    for k in range(3):
+        expected = Normal(done.mean_SWLC[:, k].double(), std_W[k]).log_prob(done.x_next_SWLC[:, k].double()).mean((-2, -1))
+        torch.testing.assert_close(gaussian_logp(done.x_next_SWLC, done.mean_SWLC, std_W[:, None, None])[:, k], expected)
+        xi_SLC = (done.x_next_SWLC[:, k] - done.mean_SWLC[:, k]) / std_W[k].float()
+        torch.testing.assert_close(xi_SLC, seeded_noise(SEEDS, k, SHAPE_LC), rtol=1e-4, atol=1e-5)
+
+
+def test_a_learner_finds_the_sampled_means_bit_by_bit_from_all_window_steps_at_once() -> None:
+    grid_N = time_grid(9, 3.0)
+    done = run(SEEDS, range(1, 4))
+    v_SWLC = torch.stack([nonlinear(done.x_SWLC[:, w], float(grid_N[1 + w])) for w in range(3)], 1)
+    step = sde_step(done.x_SWLC, v_SWLC, grid_N[1:4, None, None], grid_N[2:5, None, None], noise_level=0.8)
+    torch.testing.assert_close(step.mean, done.mean_SWLC, rtol=0, atol=0)
+
+
+def test_a_sample_does_not_depend_on_its_batch() -> None:
+    together, alone = run(SEEDS, range(1, 4)), run([12], range(1, 4))
+    torch.testing.assert_close(together.latent_SLC[1:2], alone.latent_SLC, rtol=0, atol=0)
+    torch.testing.assert_close(together.x_next_SWLC[1:2], alone.x_next_SWLC, rtol=0, atol=0)
+    assert not torch.equal(together.latent_SLC[0], together.latent_SLC[1])
+
+
+def test_draws_of_one_sample_are_independent_standard_normals() -> None:
+    draws = torch.stack([seeded_noise([5], draw, (64, 64)).flatten() for draw in ("start", 0, 1, 2)])
+    torch.testing.assert_close(draws.mean(1), torch.zeros(4), rtol=0, atol=0.06)
+    torch.testing.assert_close(torch.corrcoef(draws), torch.eye(4), rtol=0, atol=0.06)
+
+
+def test_low_precision_velocities_leave_the_latents_in_float32() -> None:
+    done = run(SEEDS, range(2), velocity=lambda x_SLC, t: nonlinear(x_SLC, t).bfloat16())
+    assert {done.latent_SLC.dtype, done.x_SWLC.dtype, done.x_next_SWLC.dtype, done.mean_SWLC.dtype} == {torch.float32}
+
+
+def test_no_gradient_is_kept() -> None:
+    weight = torch.ones(4, 4, requires_grad=True)
+    assert not run(SEEDS, range(2), velocity=lambda x_SLC, _: x_SLC @ weight).latent_SLC.requires_grad
+
+
+def test_trajectories_own_their_memory() -> None:
+    done = run(SEEDS, range(1, 3))
+    records = trajectories(done, grid_hw=(2, 3), cfg_scale=1.0, policy_version=4)
+    assert len(records) == 3
+    for sample, record in enumerate(records):
+        torch.testing.assert_close(record.x_WLC, done.x_SWLC[sample], rtol=0, atol=0)
+        torch.testing.assert_close(record.x_next_WLC, done.x_next_SWLC[sample], rtol=0, atol=0)
+        torch.testing.assert_close(record.mean_WLC, done.mean_SWLC[sample], rtol=0, atol=0)
+        assert (record.start, record.grid_hw, record.cfg_scale, record.policy_version) == (1, (2, 3), 1.0, 4)
+        assert record.sigma_W.tolist() == done.sigma_W.tolist()
+        assert record.grid_N.tolist() == time_grid(9, 3.0).tolist()
+        assert record.x_WLC.untyped_storage().nbytes() == 2 * 6 * 4 * 4
+
+
+def test_evaluation_has_an_empty_window() -> None:
+    done = run(SEEDS, NONE)
+    assert done.x_SWLC.shape == (3, 0, *SHAPE_LC)
+    assert done.sigma_W.shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("window", "message"),
+    [
+        (range(6, 8), "cannot end at t = 0"),
+        (range(7, 9), "does not lie within the 8 steps"),
+        (range(-1, 2), "does not lie within the 8 steps"),
+        (range(0, 4, 2), "does not lie within the 8 steps"),
+    ],
+)
+def test_impossible_windows_are_refused_before_the_first_evaluation(window: range, message: str) -> None:
+    def velocity(x_SLC: Tensor, t: float) -> Tensor:
+        raise AssertionError("evaluated")
+
+    with pytest.raises(ValueError, match=message):
+        run(SEEDS, window, velocity=velocity)
+
+
+def test_low_precision_latents_are_refused() -> None:
+    noise_SLC = seeded_noise(SEEDS, "start", SHAPE_LC).bfloat16()
+    with pytest.raises(ValueError, match=r"latents are kept in float32, but the noise is torch\.bfloat16"):
+        denoise(nonlinear, noise_SLC, time_grid(9, 3.0), NONE, 0.8, lambda _: noise_SLC)
