@@ -5,6 +5,7 @@ An actor adds to its class only what Ray needs: references resolved, results spl
 
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -13,14 +14,17 @@ from ray.actor import ActorHandle
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from configs.roles import Placement
+from cluster.placement import reserve
+from cluster.wait import wait_all
+from configs.reward import Reward
+from configs.roles import ClusterConfig, Placement
 from configs.schema import SftConfig, TrainConfig
 from learner.batch import MiniBatch
 from learner.learner import Learner
 from reward_server.server import RewardServer
 from rollout_workers.denoiser import Denoiser
-from rollout_workers.reasoner import Reasoner
-from unigrpo.types import Painting, Prompt, Score, ScoreFailure, Thought, Trajectory
+from rollout_workers.reasoner import Reasoner, reasoner_environment
+from unigrpo.types import Painting, Prompt, Score, ScoreFailure, Trajectory
 
 
 class ReasonerActor(Reasoner):
@@ -38,9 +42,11 @@ class DenoiserActor(Denoiser):
         super().load(version, ray.get(list(buckets)))
         return version
 
-    def paint(self, *arguments: Any) -> tuple[Any, ...]:  # type: ignore[override]
-        """Nothing but the sign that it is done, the paintings of each of `num_groups` prompts, and every trajectory."""
-        ...
+    def paint_groups(self, num_groups: int, *arguments: Any) -> tuple[Any, ...]:
+        """`paint`, cut up: a sign that it is done, the paintings of each of `num_groups` prompts, and every trajectory."""
+        paintings, trajectories = self.paint(*arguments)
+        size = len(paintings) // num_groups
+        return (None, *(paintings[group * size : (group + 1) * size] for group in range(num_groups)), *trajectories)
 
 
 class RewardActor(RewardServer):

@@ -1,56 +1,62 @@
 """Scores of a policy on fixed prompts with fixed seeds: thoughts of its own, and thoughts that give the plan away."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
+from cluster.prompts import load_prompts
 from cluster.rollouts import Group, Plan, Rollouts, Sampling
-from configs.schema import EvaluationConfig
-from unigrpo.shapes.prompts import is_unseen
+from configs.schema import TrainConfig
+from unigrpo.seeds import derive_seed
+from unigrpo.shapes.plan import draw_plan, write_trace
+from unigrpo.shapes.prompts import is_seen
+from unigrpo.tokenizer import Tokenizer
 from unigrpo.types import Prompt
 
 SCORES = ("strict", "graded", "geneval")
 
 
-def evaluation_sampling(config: EvaluationConfig, prompts_per_piece: int) -> Sampling:
-    """Deterministic painting and seeded thoughts, the same draws for every policy."""
-    return Sampling(
-        seed=config.seed,
-        step=0,
-        group_size=config.images_per_prompt,
-        temperature=config.temperature,
-        num_points=config.num_points,
-        prompts_per_piece=prompts_per_piece,
-        judge="evaluation",
-    )
-
-
-def summarise(groups: Sequence[Group]) -> dict[str, Any]:
+def summarise(groups: Sequence[Group], is_seen: Callable[[Prompt], bool]) -> dict[str, Any]:
     """Mean scores over pictures: overall over the prompts that training cannot have seen, and by category with those it has."""
-    unseen = [group for group in groups if is_unseen(group.prompt)]
+    unseen = [group for group in groups if not is_seen(group.prompt)]
     by_tag: dict[str, list[Group]] = {}
     for group in groups:
         by_tag.setdefault(group.prompt.metadata["tag"], []).append(group)
     return {
         **_means(unseen),
         "by_category": {
-            tag: {**_means(members), "seen": not all(is_unseen(group.prompt) for group in members)}
+            tag: {**_means(members), "seen": any(is_seen(group.prompt) for group in members)}
             for tag, members in sorted(by_tag.items())
         },
     }
 
 
-def evaluate(rollouts: Rollouts, prompts: Sequence[Prompt], sampling: Sampling, plan: Plan | None) -> dict[str, Any]:
-    """Scores with own thoughts and, where `plan` knows a right thought for a prompt, with that one given (strict only).
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """What an evaluation paints and how it is counted."""
 
-    Raises RuntimeError when a score failed: a mean over fewer pictures than asked would not be comparable.
+    prompts: Sequence[Prompt]
+    sampling: Sampling
+    is_seen: Callable[[Prompt], bool]
+    """Prompts whose scores say nothing of new ones; they stay out of the overall means."""
+    plan: Plan | None
+    """A right thought for each prompt, where the task knows one."""
+
+
+def evaluate(rollouts: Rollouts, benchmark: Benchmark) -> tuple[dict[str, Any], list[Group]]:
+    """Scores of the weights that are loaded, and the groups painted from thoughts of their own.
+
+    With a plan, the strict score of pictures painted from it is reported as `ground_truth_plan`. Raises RuntimeError when a
+    score failed: a mean over fewer pictures than asked would not be comparable.
     """
-    own = _judged(rollouts, prompts, sampling)
-    result = {**summarise(own), "temperature": sampling.temperature, "num_points": sampling.num_points}
-    if plan is not None:
-        given = _judged(rollouts, prompts, replace(sampling, plan=plan))
-        result["ground_truth_plan"] = summarise(given)["strict"]
-    return result
+    own = _judged(rollouts, benchmark.prompts, benchmark.sampling)
+    scores = summarise(own, benchmark.is_seen)
+    if benchmark.plan is not None:
+        given = _judged(rollouts, benchmark.prompts, replace(benchmark.sampling, plan=benchmark.plan))
+        scores["ground_truth_plan"] = summarise(given, benchmark.is_seen)["strict"]
+    return scores, own
 
 
 def _judged(rollouts: Rollouts, prompts: Sequence[Prompt], sampling: Sampling) -> list[Group]:
@@ -66,3 +72,29 @@ def _means(groups: Sequence[Group]) -> dict[str, float | int]:
     breakdowns = [score.breakdown for group in groups for score in group.scores]
     means = {name: sum(float(row[name]) for row in breakdowns) / len(breakdowns) for name in SCORES if breakdowns}
     return {**means, "prompts": len(groups), "pictures": len(breakdowns)}
+
+
+def benchmark(config: TrainConfig, tokenizer: Tokenizer) -> Benchmark:
+    """The evaluation section of a config: deterministic painting, seeded thoughts, the same draws for every policy."""
+    evaluation = config.evaluation
+    shapes = evaluation.prompts.kind == "shapes"
+    samples_per_piece = config.rollout.prompts_per_piece * config.rollout.group_size
+
+    def plan(prompt: Prompt, sibling: int) -> tuple[int, ...]:
+        rng = np.random.default_rng(derive_seed(evaluation.seed, "plan", prompt.index, sibling))
+        return tokenizer.encode(write_trace(draw_plan(prompt.metadata, rng)))
+
+    return Benchmark(
+        prompts=load_prompts(evaluation.prompts),
+        sampling=Sampling(
+            seed=evaluation.seed,
+            step=0,
+            group_size=evaluation.images_per_prompt,
+            temperature=evaluation.temperature,
+            num_points=evaluation.num_points,
+            prompts_per_piece=max(1, samples_per_piece // evaluation.images_per_prompt),
+            judge="evaluation",
+        ),
+        is_seen=is_seen if shapes else lambda _: False,
+        plan=plan if shapes else None,
+    )

@@ -1,6 +1,5 @@
 """The training loop: every prompt thought through and painted G times, judged once, both policies updated."""
 
-from cluster.evaluation import evaluate
 from cluster.metrics import Clock
 from cluster.system import System
 from configs.schema import TrainConfig
@@ -14,7 +13,7 @@ def train(system: System, config: TrainConfig) -> None:
     system.rollouts.load(system.learner.publish(step), version=step)
     while True:
         if config.evaluation.due(step, config.steps):
-            system.metrics.log("evaluation", step, evaluate(system, config.evaluation))
+            system.evaluate(step)
         if step == config.steps:
             return
         clock = Clock()

@@ -35,7 +35,7 @@ class Job:
     attempts: int = 0
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class Pool:
     """The workers of one role and the jobs that wait for them."""
 

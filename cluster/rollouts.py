@@ -1,6 +1,6 @@
 """Prompts to judged groups: thoughts stream into painting and paintings into judging, whoever is free takes the next piece."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -12,7 +12,6 @@ import ray
 from cluster.pool import Job, Pool, drive
 from cluster.wait import wait_all
 from unigrpo.layout import close_thought
-from unigrpo.models.bagel.config import SpecialTokens
 from unigrpo.seeds import derive_seed
 from unigrpo.types import Painting, Prompt, Score, ScoreFailure, Thought
 
@@ -70,28 +69,31 @@ class Rollouts:
         *,
         reasoners: Sequence[ActorHandle],
         denoisers: Sequence[ActorHandle],
-        judges: Mapping[str, Sequence[ActorHandle]],
+        judges: Sequence[ActorHandle],
+        evaluation_judges: Sequence[ActorHandle] | None,
         encode: Callable[[str], Sequence[int]],
         system_ids: Sequence[int],
-        tokens: SpecialTokens,
+        eos: int,
         max_score_retries: int,
         timeout: float,
         watch: Callable[[Sequence[Pool]], None],
     ) -> None:
-        self._encode, self._system_ids, self._tokens = encode, tuple(system_ids), tokens
+        self._encode, self._system_ids, self._eos = encode, tuple(system_ids), eos
         self._max_score_retries = max_score_retries
         self._timeout, self._watch = timeout, watch
         self._version: int | None = None
         self._buckets: list[ObjectRef] = []
         self.thinking = Pool(role="reasoner", workers=reasoners, revive=self._fill)
         self.painting = Pool(role="denoiser", workers=denoisers, revive=self._fill)
-        self.judging = {name: Pool(role=f"{name} reward", workers=workers, revive=_ready) for name, workers in judges.items()}
+        training = Pool(role="reward", workers=judges, revive=_ready)
+        own = Pool(role="evaluation.reward", workers=evaluation_judges, revive=_ready) if evaluation_judges else training
+        self.judging = {"training": training, "evaluation": own}
         self.tally = Tally()
 
     @property
     def pools(self) -> list[Pool]:
         """The stages, in order."""
-        return [self.thinking, self.painting, *self.judging.values()]
+        return [self.thinking, self.painting, *dict.fromkeys(self.judging.values())]
 
     def load(self, buckets: list[ObjectRef], *, version: int) -> None:
         """Put published weights into every worker; returns when each serves `version`. Raises Stalled past the deadline."""
@@ -145,7 +147,7 @@ class Rollouts:
     ) -> None:
         head = (self._system_ids,) if self._system_ids else ()
         contexts = [
-            (*head, ids, close_thought(thought, self._tokens.eos))
+            (*head, ids, close_thought(thought, self._eos))
             for ids, thoughts in zip(prompt_ids, thoughts_PG, strict=True)
             for thought in thoughts
         ]
@@ -153,8 +155,8 @@ class Rollouts:
         trained = 0 if sampling.window_start is None else len(contexts)
 
         def submit(worker: ActorHandle) -> Sequence[ObjectRef]:
-            call = worker.paint.options(num_returns=1 + len(piece) + trained)
-            return call.remote(contexts, seeds, len(piece), sampling.num_points, sampling.window_start, self._version)
+            call = worker.paint_groups.options(num_returns=1 + len(piece) + trained)
+            return call.remote(len(piece), contexts, seeds, sampling.num_points, sampling.window_start, self._version)
 
         def done(refs: Sequence[ObjectRef]) -> None:
             paintings, trajectories = refs[1 : 1 + len(piece)], refs[1 + len(piece) :]

@@ -37,3 +37,9 @@ def write_samples(
             tiles.append((picture, [group.prompt.text, text, f"reward {score.value:.2f}"]))
     (folder / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:limit]), encoding="utf-8")
     contact_sheet(tiles[:limit]).save(folder / "sheet.png")
+
+
+def spread(groups: Sequence[Group], limit: int) -> list[Group]:
+    """At most `limit` groups at even distances, so that every category shows."""
+    stride = max(1, -(-len(groups) // limit))
+    return list(groups[::stride])

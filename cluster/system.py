@@ -2,30 +2,28 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 from typing import Any
 
-from ray.actor import ActorHandle
+import ray
+import torch
 
 from cluster import actors
-from cluster.evaluation import Plan, evaluate, evaluation_sampling
+from cluster.evaluation import benchmark, evaluate
 from cluster.learners import LearnerGroup
 from cluster.metrics import Metrics
 from cluster.placement import connect
 from cluster.prompts import PromptStream, load_prompts
 from cluster.rollouts import Group, Rollouts, Sampling
-from cluster.samples import write_samples
+from cluster.samples import spread, write_samples
 from cluster.statistics import rollout_statistics
 from cluster.view import View
-from configs.load import ConfigError, check_files, dump, model_folder, still_to_be_given
-from configs.schema import EvaluationConfig, TrainConfig
+from configs.load import model_folder
+from configs.schema import TrainConfig
 from unigrpo.algo.flow import window_start
+from unigrpo.buckets import pack
+from unigrpo.models.bagel.checkpoint import load_model
 from unigrpo.models.bagel.config import BagelConfig
-from unigrpo.seeds import derive_seed
-from unigrpo.shapes.plan import ground_truth_thought
-from unigrpo.tokenizer import Tokenizer, load_tokenizer
-from unigrpo.types import Prompt
+from unigrpo.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +52,12 @@ class System:
             window_start=window_start(config.seed, step, config.sampler.window_range, config.sampler.window_size),
         )
 
-    def evaluate(self) -> dict[str, Any]:
-        """Score the weights the rollout workers hold."""
-        return evaluate_policy(self.rollouts, self.config, self.tokenizer)
+    def evaluate(self, step: int) -> None:
+        """Score the weights the rollout workers hold; write down scores and pictures."""
+        scores, groups = evaluate(self.rollouts, benchmark(self.config, self.tokenizer))
+        self.metrics.log("evaluation", step, scores)
+        self.view.say(f"evaluation of step {step}: " + "  ".join(f"{k} {v:.3f}" for k, v in scores.items() if isinstance(v, float)))
+        self._show(f"evaluation-{step:06d}", spread(groups, self.config.logging.samples))
 
     def record(self, step: int, groups_P: Sequence[Group], stats: dict[str, Any], seconds: dict[str, float]) -> None:
         """Write down what the step that led to `step` did."""
@@ -64,28 +65,70 @@ class System:
         self.metrics.log("train", step, row)
         self.view.step(step, row)
         if self.config.logging.samples_due(step):
-            write_samples(
-                self.config.run_dir / "samples" / f"step-{step:06d}",
-                groups_P,
-                limit=self.config.logging.samples,
-                decode=self.tokenizer.decode,
-                timeout=self.config.cluster.call_timeout,
-            )
+            self._show(f"step-{step:06d}", groups_P)
+
+    def _show(self, name: str, groups: Sequence[Group]) -> None:
+        write_samples(
+            self.config.run_dir / "samples" / name,
+            groups,
+            limit=self.config.logging.samples,
+            decode=self.tokenizer.decode,
+            timeout=self.config.cluster.call_timeout,
+        )
 
 
-def build(config: TrainConfig, view: View) -> System:
+def build(config: TrainConfig, tokenizer: Tokenizer, view: View) -> System:
     """Start every role of a training run. Raises ConfigError for what cannot run here, before anything trains."""
-    tokenizer = prepare(config)
+    view.say("starting Ray")
     connect(config.cluster)
-    view.say("Ray is up; starting learner, reasoners, denoisers and reward actors")
-    learner = actors.start_learner(config, view)
-    rollouts = start_rollouts(config, tokenizer, view)
+    view.say("starting learner, reasoners, denoisers and reward actors (half a minute)")
+    workers = actors.start([actors.learner_role(config), *rollout_roles(config)], config.cluster)
+    actors.join_ranks(workers["learner"], config.cluster)
     return System(
         config=config,
-        learner=learner,
-        rollouts=rollouts,
+        learner=LearnerGroup(workers["learner"], config.algorithm.mini_batches, timeout=config.cluster.call_timeout),
+        rollouts=rollouts_of(config, workers, tokenizer, view),
         prompts=PromptStream(load_prompts(config.prompts), seed=config.seed, per_step=config.rollout.prompts_per_step),
         metrics=Metrics(config.run_dir),
         view=view,
         tokenizer=tokenizer,
     )
+
+
+def rollout_roles(config: TrainConfig) -> list[actors.Role]:
+    """Reasoners, denoisers and judges; evaluations have judges of their own only where the config names some."""
+    judges = [actors.reward_role("reward", config.reward)]
+    if config.evaluation.reward is not None:
+        judges.append(actors.reward_role("evaluation.reward", config.evaluation.reward))
+    return [actors.reasoner_role(config), actors.denoiser_role(config), *judges]
+
+
+def rollouts_of(config: TrainConfig, workers: dict[str, list[Any]], tokenizer: Tokenizer, view: View) -> Rollouts:
+    """The started workers as one."""
+    assert config.model.path is not None
+    system_prompt = config.model.system_prompt
+    return Rollouts(
+        reasoners=workers["reasoner"],
+        denoisers=workers["denoiser"],
+        judges=workers["reward"],
+        evaluation_judges=workers.get("evaluation.reward"),
+        encode=tokenizer.encode,
+        system_ids=tokenizer.encode(system_prompt) if system_prompt else (),
+        eos=BagelConfig.from_folder(model_folder(config.model.path)).eos_token_id,
+        max_score_retries=config.reward.max_retries,
+        timeout=config.cluster.call_timeout,
+        watch=view.stages,
+    )
+
+
+def evaluate_folder(config: TrainConfig, tokenizer: Tokenizer, view: View) -> dict[str, Any]:
+    """Scores of the checkpoint at `model.path`, with the roles of a rollout and no learner."""
+    assert config.model.path is not None
+    view.say("starting Ray, reasoners, denoisers and reward actors (half a minute)")
+    connect(config.cluster)
+    rollouts = rollouts_of(config, actors.start(rollout_roles(config), config.cluster), tokenizer, view)
+    model = load_model(model_folder(config.model.path), dtype=torch.float32).model
+    buckets = pack(model.named_parameters(), version=0, bucket_bytes=config.learner.bucket_bytes)
+    rollouts.load([ray.put(bucket) for bucket in buckets], version=0)
+    scores, _ = evaluate(rollouts, benchmark(config, tokenizer))
+    return scores

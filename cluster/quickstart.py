@@ -1,0 +1,61 @@
+"""`unigrpo quickstart`: the bundled model before and after a few minutes of UniGRPO, with pictures."""
+
+import json
+import time
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from PIL import Image
+
+from cluster.metrics import read_rows
+from cluster.report import plot_curves, print_scores
+from cluster.run import run_training, scores_of
+from configs.load import ConfigError, load
+from configs.schema import TrainConfig
+from unigrpo.gallery import side_by_side
+
+
+def run_quickstart(overrides: Sequence[str]) -> None:
+    """Train configs/quickstart.yaml afresh and write summary.json, before_after.png and curves.png into its run folder."""
+    started = time.monotonic()
+    config = load(Path(str(files("configs") / "quickstart.yaml")), overrides)
+    if not isinstance(config, TrainConfig):
+        raise ConfigError("the quickstart trains; task cannot be changed")
+    _move_aside(config.run_dir)
+    run_training(config)
+    rows = read_rows(config.run_dir / "metrics.jsonl")
+    before, after = scores_of(rows, 0), scores_of(rows, config.steps)
+    summary = {
+        "before": before,
+        "after": after,
+        "prompts": after["prompts"],
+        "pictures": after["pictures"],
+        "steps": config.steps,
+        "seed": config.seed,
+        "seconds": time.monotonic() - started,
+    }
+    (config.run_dir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    plot_curves(rows, config.run_dir / "curves.png")
+    _before_and_after(config)
+    print_scores({"before": before, "after": after})
+    print(f"strict {before['strict']:.3f} -> {after['strict']:.3f} in {summary['seconds'] / 60:.1f} minutes")
+    print(f"pictures: {config.run_dir}/before_after.png   curves: {config.run_dir}/curves.png   run folder: {config.run_dir}")
+
+
+def _before_and_after(config: TrainConfig) -> None:
+    columns = {}
+    for title, step in (("before", 0), ("after", config.steps)):
+        folder = config.run_dir / "samples" / f"evaluation-{step:06d}"
+        rows = [json.loads(line) for line in (folder / "samples.jsonl").read_text(encoding="utf-8").splitlines()]
+        columns[title] = [(Image.open(folder / row["image"]), [row["prompt"], row["thought"]]) for row in rows]
+    side_by_side(columns).save(config.run_dir / "before_after.png")
+
+
+def _move_aside(run_dir: Path) -> None:
+    if run_dir.exists():
+        number = 1
+        while (aside := run_dir.with_name(f"{run_dir.name}-{number}")).exists():
+            number += 1
+        run_dir.rename(aside)
+        print(f"the previous run was moved to {aside}")
