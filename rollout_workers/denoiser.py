@@ -6,11 +6,11 @@ Shapes: S samples, T tokens, L latent tokens of a picture, C channels of a laten
 """
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from configs.load import model_folder
 from configs.schema import TrainConfig
 from rollout_workers.weights import collect, require
 from unigrpo.algo.flow import time_grid
@@ -29,10 +29,11 @@ PIXELS_AT_ONCE = 1 << 20
 class Denoiser:
     """Paints batches without guidance: stochastic in the step's window, deterministic elsewhere."""
 
-    def __init__(self, config: TrainConfig, folder: Path) -> None:
-        """Read the model in a checkpoint folder. Raises ValueError when it is not whole, or cannot paint the size asked for."""
+    def __init__(self, config: TrainConfig) -> None:
+        """Read the model of `model.path`. Raises ValueError when it is not whole, or cannot paint the size asked for."""
+        assert config.model.path is not None, "checked before anything starts"
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        loaded = load_model(folder, dtype=getattr(torch, config.denoiser.dtype))
+        loaded = load_model(model_folder(config.model.path), dtype=getattr(torch, config.denoiser.dtype))
         self._model = loaded.model.to(self._device).requires_grad_(False)
         self._autoencoder = loaded.autoencoder.to(self._device).requires_grad_(False)
         self._sampler = config.sampler

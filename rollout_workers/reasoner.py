@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from configs.load import model_folder
 from configs.schema import TrainConfig
 from rollout_workers.weights import collect, parameter_shapes, require
 from unigrpo.buckets import Bucket
@@ -44,12 +45,13 @@ def reasoner_environment(config: TrainConfig) -> dict[str, str]:
 class Reasoner:
     """Samples thoughts in groups: token ids, their log-probabilities, one seed a sample."""
 
-    def __init__(self, config: TrainConfig, folder: Path) -> None:
-        """Start an engine for the model in a checkpoint folder; only its sizes are read.
+    def __init__(self, config: TrainConfig) -> None:
+        """Start an engine for the model of `model.path`; only its sizes are read.
 
         Raises ImportError when vLLM is not installed, and ValueError when the key-value cache is too small.
         """
-        self._model = BagelConfig.from_folder(folder)
+        assert config.model.path is not None, "checked before anything starts"
+        self._model = BagelConfig.from_folder(model_folder(config.model.path))
         self._max_model_len = config.reasoner.max_model_len
         self._max_thought_tokens = config.rollout.max_thought_tokens
         self._expected = parameter_shapes(self._model)
