@@ -1,0 +1,37 @@
+"""The order of prompts is a function of seed and step, and every epoch visits every prompt once."""
+
+from pathlib import Path
+
+from cluster.prompts import PromptStream, load_prompts
+from configs.schema import FilePrompts, ShapesPrompts
+from unigrpo.types import Prompt
+
+PROMPTS = [Prompt(index=index, text=f"prompt {index}", metadata={}) for index in range(10)]
+
+
+def visited(stream: PromptStream, steps: range) -> list[int]:
+    return [prompt.index for step in steps for prompt in stream.batch(step)]
+
+
+def test_an_epoch_visits_every_prompt_once_even_across_steps() -> None:
+    order = visited(PromptStream(PROMPTS, seed=1, per_step=4), range(5))
+    assert sorted(order[:10]) == sorted(order[10:]) == list(range(10))
+    assert order[:10] != order[10:]
+
+
+def test_a_step_is_the_same_whatever_came_before() -> None:
+    whole = PromptStream(PROMPTS, seed=1, per_step=4)
+    assert visited(whole, range(7))[12:16] == visited(PromptStream(PROMPTS, seed=1, per_step=4), range(3, 4))
+
+
+def test_seeds_give_different_orders() -> None:
+    assert visited(PromptStream(PROMPTS, seed=1, per_step=10), range(1)) != visited(
+        PromptStream(PROMPTS, seed=2, per_step=10), range(1)
+    )
+
+
+def test_prompts_come_from_the_world_or_a_file(tmp_path: Path) -> None:
+    assert load_prompts(ShapesPrompts(split="train")) != load_prompts(ShapesPrompts(split="held_out"))
+    path = tmp_path / "prompts.jsonl"
+    path.write_text('{"tag": "counting", "include": [{"class": "dog", "count": 2}], "prompt": "two dogs"}\n')
+    assert [prompt.text for prompt in load_prompts(FilePrompts(path=path))] == ["two dogs"]
