@@ -12,7 +12,7 @@ from torch import Tensor
 def zero_variance(rewards_PG: Tensor) -> Tensor:
     """[P] bool: every sibling earned the same, so nothing is to be learned from the group.
 
-    Asked as max == min: the computed deviation of 24 rewards of 1/3 is not zero, and dividing by it would make noise a signal.
+    Asked as max == min: the computed deviation of 24 rewards of .7 is not zero, and dividing by it would make noise a signal.
     """
     return rewards_PG.amax(1) == rewards_PG.amin(1)
 

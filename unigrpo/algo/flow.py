@@ -37,9 +37,12 @@ class Transition:
 
 
 def time_grid(num_points: int, shift: float) -> Tensor:
-    """[N] float64 times from exactly 1 to exactly 0: t' = shift t / (1 + (shift - 1) t) of N evenly spaced t (BAGEL)."""
+    """[N] float64 times from 1 to 0: t' = shift t / (1 + (shift - 1) t) of N evenly spaced t (BAGEL).
+
+    Written as t / (t + (1 - t)/shift), which gives exactly 1 at t = 1 for every shift: `noise_scale` asks for it.
+    """
     even_N = torch.linspace(1, 0, num_points, dtype=torch.float64)
-    return shift * even_N / (1 + (shift - 1) * even_N)
+    return even_N / (even_N + (1 - even_N) / shift)
 
 
 def noise_scale(t: Time, t_next: Time, *, noise_level: float) -> Tensor:
