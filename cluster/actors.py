@@ -5,7 +5,7 @@ An actor adds to its class only what Ray needs: references resolved, results spl
 
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
@@ -73,15 +73,15 @@ class LearnerActor:
         """Join the process group and build model and optimizer."""
         self._learner = Learner(self._config, self._rank, self._world_size, host, port)
 
-    def update(self, step: int, shards: Sequence[Shard], *trajectories: Trajectory) -> dict[str, float]:
-        """One step on this rank's share; the trajectories are those its samples name, in order."""
-        remaining = iter(trajectories)
-        mini_batches = [shard.with_trajectories(remaining) for shard in shards]
+    def update(self, step: int, mini_batches: Sequence[MiniBatch[Any]], *trajectories: Trajectory) -> dict[str, float]:
+        """`Learner.update`; each trajectory, in order, is the last span of the sample it belongs to."""
+        if trajectories:
+            remaining = iter(trajectories)
+            mini_batches = [
+                replace(batch, samples=tuple(replace(each, spans=(*each.spans, next(remaining))) for each in batch.samples))
+                for batch in mini_batches
+            ]
         return self._learner.update(step, mini_batches)
-
-    def fit(self, step: int, items: Sequence[SftItem], global_count: int) -> dict[str, float]:
-        """One supervised update on this rank's share of `global_count` items."""
-        return self._learner.fit(step, items, global_count)
 
     def publish(self, version: int) -> list[ObjectRef]:
         """References to the buckets (none from ranks other than 0)."""
@@ -144,7 +144,8 @@ def learner_role(config: TrainConfig | SftConfig) -> Role:
         placement=config.learner.placement,
         num_workers=world_size,
         arguments=lambda rank: (config, rank, world_size),
-        environment=_threads(config.learner.placement) | {"DS_ACCELERATOR": "cpu"} * (not config.learner.placement.num_gpus),
+        environment=_threads(config.learner.placement)
+        | ({} if config.learner.placement.num_gpus else {"DS_ACCELERATOR": "cpu"}),
         restarts=0,
     )
 

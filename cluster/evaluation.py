@@ -63,7 +63,8 @@ def _judged(rollouts: Rollouts, prompts: Sequence[Prompt], sampling: Sampling) -
     groups = rollouts.generate(prompts, sampling)
     if rollouts.tally.dropped:
         raise RuntimeError(
-            f"{rollouts.tally.dropped} of {len(prompts)} prompts could not be judged; see the reward actor's log, then evaluate again"
+            f"{rollouts.tally.dropped} of {len(prompts)} prompts could not be judged; "
+            "see the reward actor's log, then evaluate again"
         )
     return groups
 

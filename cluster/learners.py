@@ -10,8 +10,9 @@ from ray.actor import ActorHandle
 from cluster.rollouts import Group
 from cluster.sharding import shard, split
 from cluster.wait import wait_all
-from configs.schema import TrainConfig
+from learner.batch import MiniBatch
 from unigrpo.algo.advantage import group_advantages, zero_variance
+from unigrpo.types import Given, Sample, Thought
 
 
 class LearnerGroup:
@@ -24,16 +25,64 @@ class LearnerGroup:
         """Load the newest complete checkpoint on every rank; the step it was written at, 0 if there is none."""
         steps = self._all("restore")
         assert len(set(steps)) == 1, f"ranks restored different steps: {steps}"
-        return steps[0]
+        return int(steps[0])
+
+    def update(self, step: int, groups_P: Sequence[Group], *, mini_batches: int) -> dict[str, Any]:
+        """Learn from judged groups: advantages within each, whole groups to a mini-batch, samples over ranks by cost.
+
+        Raises RuntimeError when no group is left: there is nothing to learn, and something is wrong with the reward.
+        """
+        if not groups_P:
+            raise RuntimeError(f"every group of step {step} was dropped for a failed score; see the reward actors' logs")
+        rewards_PG = torch.tensor([[score.value for score in group.scores] for group in groups_P], dtype=torch.float64)
+        advantages_PG = group_advantages(rewards_PG).tolist()
+        shares: list[list[MiniBatch[Sample]]] = [[] for _ in self.ranks]
+        trajectories: list[list[ObjectRef]] = [[] for _ in self.ranks]
+        for places in split(range(len(groups_P)), mini_batches):
+            chains = [chain for place in places for chain in chains_of(groups_P[place], advantages_PG[place])]
+            costs = [float(num_tokens(sample)) for sample, _ in chains]
+            for rank, indices in enumerate(shard(costs, len(self.ranks))):
+                mine = tuple(chains[index][0] for index in indices)
+                shares[rank].append(MiniBatch(samples=mine, global_count=len(chains)))
+                trajectories[rank] += [chains[index][1] for index in indices]
+        calls = {
+            f"update {step} on learner rank {rank}": actor.update.remote(step, shares[rank], *trajectories[rank])
+            for rank, actor in enumerate(self.ranks)
+        }
+        stats = wait_all(calls, timeout=self._timeout)[0]
+        return {**stats, "groups/zero_variance": zero_variance(rewards_PG).count_nonzero().item()}
+
+    def fit(self, step: int, mini_batches: Sequence[MiniBatch[Any]]) -> dict[str, Any]:
+        """One supervised update; each rank's share of the examples."""
+        calls = {
+            f"fit {step} on learner rank {rank}": actor.update.remote(step, [mini_batch])
+            for rank, (actor, mini_batch) in enumerate(zip(self.ranks, mini_batches, strict=True))
+        }
+        return dict(wait_all(calls, timeout=self._timeout)[0])
 
     def publish(self, step: int) -> list[ObjectRef]:
         """References to the weights in buckets, as version `step`."""
-        return self._all("publish", step)[0]
+        return list(self._all("publish", step)[0])
 
     def save(self, step: int) -> None:
         """Write a checkpoint of `step`."""
         self._all("save", step)
 
-    def _all(self, verb: str, *args: Any) -> list[Any]:
-        calls = {f"{verb} on learner rank {rank}": getattr(actor, verb).remote(*args) for rank, actor in enumerate(self.ranks)}
+    def _all(self, verb: str, *arguments: Any) -> list[Any]:
+        calls = {
+            f"{verb} on learner rank {rank}": getattr(actor, verb).remote(*arguments) for rank, actor in enumerate(self.ranks)
+        }
         return wait_all(calls, timeout=self._timeout)
+
+
+def chains_of(group: Group, advantages_G: Sequence[float]) -> list[tuple[Sample, ObjectRef]]:
+    """Each sibling as the learner sees it, its trajectory still a reference (LearnerActor.update puts it in)."""
+    return [
+        (Sample(spans=(*(Given(token_ids=ids) for ids in group.given), thought), advantage=advantage), trajectory)
+        for thought, advantage, trajectory in zip(group.thoughts, advantages_G, group.trajectories, strict=True)
+    ]
+
+
+def num_tokens(sample: Sample) -> int:
+    """Text tokens of a sample: what makes one cost more than another, as all pictures of a step are of one size."""
+    return sum(len(span.token_ids) for span in sample.spans if isinstance(span, Given | Thought))

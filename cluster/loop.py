@@ -20,7 +20,7 @@ def train(system: System, config: TrainConfig) -> None:
         with clock("rollout"):
             groups_P = system.rollouts.generate(system.prompts.batch(step), system.sampling(step))
         with clock("update"):
-            stats = system.learner.update(step, groups_P)
+            stats = system.learner.update(step, groups_P, mini_batches=config.algorithm.mini_batches)
         step += 1
         with clock("sync"):
             system.rollouts.load(system.learner.publish(step), version=step)

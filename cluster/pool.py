@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import ray
 from ray import ObjectRef
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayTaskError
 
-import ray
 from cluster.wait import wait_any
 from unigrpo.errors import NotServing
 
@@ -64,8 +64,7 @@ class Pool:
     def pending(self) -> dict[ObjectRef, str]:
         """What runs where, for the wait and its message."""
         return {
-            ref: f"{job.name if job else 'revival'} on {self.role} {index}"
-            for ref, (index, job, _, _) in self.busy.items()
+            ref: f"{job.name if job else 'revival'} on {self.role} {index}" for ref, (index, job, _, _) in self.busy.items()
         }
 
     def finish(self, ref: ObjectRef) -> None:

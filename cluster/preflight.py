@@ -79,13 +79,11 @@ def count_prompts(config: TrainConfig, tokenizer: Tokenizer, model: BagelConfig)
         for prompt in prompts:
             length = len(reasoner_prompt_ids(system_ids, tokenizer.encode(prompt.text), model))
             if length > room:
-                raise ConfigError(
-                    f"prompt {prompt.text!r} has {length} tokens with its system prompt, but reasoner.max_model_len "
-                    f"{config.reasoner.max_model_len} less rollout.max_thought_tokens {config.rollout.max_thought_tokens} leaves {room}; "
-                    "raise the first, lower the second or shorten the prompt"
+                raise ValueError(
+                    f"prompt {prompt.text!r} has {length} tokens with its system prompt, but reasoner.max_model_len="
+                    f"{config.reasoner.max_model_len} leaves {room} beside rollout.max_thought_tokens="
+                    f"{config.rollout.max_thought_tokens}; raise the first, lower the second or shorten the prompt"
                 )
-    except ConfigError:
-        raise
     except ValueError as error:
         raise ConfigError(str(error)) from None
     return len(load_prompts(config.prompts))

@@ -30,4 +30,7 @@ class PromptStream:
 
 def load_prompts(config: Prompts) -> Sequence[Prompt]:
     """The prompt set a config names. Raises ValueError naming file and line for a broken one."""
-    return shapes_prompts(config.split) if config.kind == "shapes" else read_prompt_file(config.path)
+    if config.kind == "shapes":
+        return shapes_prompts(config.split)
+    assert config.path is not None, "checked before anything starts"
+    return read_prompt_file(config.path)

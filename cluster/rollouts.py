@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
+import ray
 from ray import ObjectRef
 from ray.actor import ActorHandle
 
-import ray
 from cluster.pool import Job, Pool, drive
 from cluster.wait import wait_all
 from unigrpo.layout import close_thought
@@ -44,6 +44,8 @@ class Group:
     """The G judged siblings of one prompt. Pictures and latents stay in the object store; the driver holds references."""
 
     prompt: Prompt
+    given: tuple[tuple[int, ...], ...]
+    """Bare text segments before the thought: the system prompt, if any, and the prompt."""
     thoughts: tuple[Thought, ...]
     scores: tuple[Score, ...]
     paintings: ObjectRef
@@ -139,16 +141,17 @@ class Rollouts:
     def _paint(
         self,
         piece: Sequence[Prompt],
-        prompt_ids: Sequence[Sequence[int]],
+        prompt_ids: Sequence[tuple[int, ...]],
         first: int,
         sampling: Sampling,
         groups: dict[int, Group],
         thoughts_PG: Sequence[Sequence[Thought]],
     ) -> None:
         head = (self._system_ids,) if self._system_ids else ()
+        given_P = [(*head, ids) for ids in prompt_ids]
         contexts = [
-            (*head, ids, close_thought(thought, self._eos))
-            for ids, thoughts in zip(prompt_ids, thoughts_PG, strict=True)
+            (*given, close_thought(thought, self._eos))
+            for given, thoughts in zip(given_P, thoughts_PG, strict=True)
             for thought in thoughts
         ]
         seeds = [seed for seeds in _seeds("painting", piece, sampling) for seed in seeds]
@@ -166,6 +169,7 @@ class Rollouts:
                     first + place,
                     Unjudged(
                         prompt=prompt,
+                        given=given_P[place],
                         thoughts=tuple(thoughts_PG[place]),
                         paintings=paintings[place],
                         trajectories=tuple(trajectories[place * size : (place + 1) * size]),
@@ -200,6 +204,7 @@ class Unjudged:
     """A painted group on its way to the judges."""
 
     prompt: Prompt
+    given: tuple[tuple[int, ...], ...]
     thoughts: tuple[Thought, ...]
     paintings: ObjectRef
     trajectories: tuple[ObjectRef, ...]
@@ -208,6 +213,7 @@ class Unjudged:
         """The finished group."""
         return Group(
             prompt=self.prompt,
+            given=self.given,
             thoughts=self.thoughts,
             scores=tuple(scores),
             paintings=self.paintings,
@@ -230,9 +236,7 @@ def _seeds(stream: str, piece: Sequence[Prompt], sampling: Sampling) -> list[lis
 
 
 def _given(token_ids: Sequence[int], version: int) -> Thought:
-    return Thought(
-        token_ids=tuple(token_ids), behavior_logp=(0.0,) * len(token_ids), truncated=True, policy_version=version
-    )
+    return Thought(token_ids=tuple(token_ids), behavior_logp=(0.0,) * len(token_ids), truncated=True, policy_version=version)
 
 
 def _ready(worker: ActorHandle) -> Any:

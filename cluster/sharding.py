@@ -1,6 +1,7 @@
 """Which learner rank trains on which sample: even in number, balanced in cost, the same in every run."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 
 def shard(costs_S: Sequence[float], num_ranks: int) -> list[list[int]]:
@@ -21,4 +22,4 @@ def shard(costs_S: Sequence[float], num_ranks: int) -> list[list[int]]:
 def split(items: Sequence[int], parts: int) -> list[Sequence[int]]:
     """Contiguous parts of `items`, as even as possible, the empty ones left out."""
     bounds = [len(items) * part // parts for part in range(parts + 1)]
-    return [items[lo:hi] for lo, hi in zip(bounds, bounds[1:], strict=False) if hi > lo]
+    return [items[lo:hi] for lo, hi in pairwise(bounds) if hi > lo]

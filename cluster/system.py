@@ -56,7 +56,8 @@ class System:
         """Score the weights the rollout workers hold; write down scores and pictures."""
         scores, groups = evaluate(self.rollouts, benchmark(self.config, self.tokenizer))
         self.metrics.log("evaluation", step, scores)
-        self.view.say(f"evaluation of step {step}: " + "  ".join(f"{k} {v:.3f}" for k, v in scores.items() if isinstance(v, float)))
+        headline = "  ".join(f"{name} {value:.3f}" for name, value in scores.items() if isinstance(value, float))
+        self.view.say(f"evaluation of step {step}: {headline}")
         self._show(f"evaluation-{step:06d}", spread(groups, self.config.logging.samples))
 
     def record(self, step: int, groups_P: Sequence[Group], stats: dict[str, Any], seconds: dict[str, float]) -> None:
@@ -86,7 +87,7 @@ def build(config: TrainConfig, tokenizer: Tokenizer, view: View) -> System:
     actors.join_ranks(workers["learner"], config.cluster)
     return System(
         config=config,
-        learner=LearnerGroup(workers["learner"], config.algorithm.mini_batches, timeout=config.cluster.call_timeout),
+        learner=LearnerGroup(workers["learner"], timeout=config.cluster.call_timeout),
         rollouts=rollouts_of(config, workers, tokenizer, view),
         prompts=PromptStream(load_prompts(config.prompts), seed=config.seed, per_step=config.rollout.prompts_per_step),
         metrics=Metrics(config.run_dir),

@@ -67,7 +67,8 @@ def still_to_be_given(config: Config) -> list[str]:
     open_keys = {
         "model.path": config.model.path is None,
         "prompts.path": isinstance(config.prompts, FilePrompts) and config.prompts.path is None,
-        "evaluation.prompts.path": isinstance(config.evaluation.prompts, FilePrompts) and config.evaluation.prompts.path is None,
+        "evaluation.prompts.path": isinstance(config.evaluation.prompts, FilePrompts)
+        and config.evaluation.prompts.path is None,
         "reward.detector": isinstance(config.reward, GenevalReward) and config.reward.detector is None,
     }
     return [key for key, is_open in open_keys.items() if is_open]

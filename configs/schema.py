@@ -10,14 +10,14 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from configs.base import Section
 from configs.reward import GenevalReward, Reward
-from configs.roles import ClusterConfig, DenoiserConfig, LearnerConfig, ReasonerConfig, Placement as Placement
+from configs.roles import ClusterConfig, DenoiserConfig, LearnerConfig, Placement as Placement, ReasonerConfig
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 class ModelConfig(Section):
     path: Path | None = None
-    """Checkpoint folder in the released BAGEL layout; `bundled:shapes` is the one in this package; null is still to be given."""
+    """Checkpoint folder in the released BAGEL layout, or `bundled:shapes` in this package; null is still to be given."""
     system_prompt: str = (
         "You should first think about the planning process in the mind and then generate the image. \n"
         "The planning process is enclosed within <think> </think> tags, i.e. <think> planning process here </think> image here"
@@ -72,8 +72,8 @@ class SamplerConfig(Section):
         lo, hi = self.window_range
         if hi > self.num_points - 2:
             raise ValueError(
-                f"sampler.window_range ends at {hi}, but {self.num_points} points make {self.num_points - 1} steps, of which the "
-                "last is deterministic; lower the end or raise sampler.num_points"
+                f"sampler.window_range ends at {hi}, but {self.num_points} points make {self.num_points - 1} steps, "
+                "of which the last is deterministic; lower the end or raise sampler.num_points"
             )
         if self.window_size > hi - lo:
             raise ValueError(
