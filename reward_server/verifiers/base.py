@@ -1,0 +1,41 @@
+"""What every verifier is: something that looks at pictures and answers scores, or says that it could not."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Protocol
+
+from torch import Tensor
+
+from unigrpo.types import Prompt, Score, ScoreFailure
+
+log = logging.getLogger(__name__)
+
+
+class Verifier(Protocol):
+    """One judge. It sees prompt and picture, never the thought. Its config is its own variant of configs.reward.Reward."""
+
+    breakdown_keys: ClassVar[frozenset[str]]
+    """Partial scores and reasons that each of its breakdowns carries; the server refuses one that lacks any."""
+
+    def __init__(self, config: Any) -> None: ...
+
+    @staticmethod
+    def validate_metadata(config: Any, metadata: Mapping[str, Any]) -> None:
+        """Raise ValueError, naming what is wrong, for a prompt that this verifier could not judge fairly."""
+
+    def score(self, prompts: Sequence[Prompt], images: Sequence[Tensor]) -> list[Score | ScoreFailure]:
+        """One verdict an item, in order; images are [H, W, 3] uint8. What goes wrong with one item fails that item alone."""
+
+
+def judge_each(
+    judge: Callable[[Prompt, Tensor], Score], prompts: Sequence[Prompt], images: Sequence[Tensor]
+) -> list[Score | ScoreFailure]:
+    """Judge items one by one; an exception becomes the failure of its own item and is logged with its traceback."""
+    verdicts: list[Score | ScoreFailure] = []
+    for prompt, image in zip(prompts, images, strict=True):
+        try:
+            verdicts.append(judge(prompt, image))
+        except Exception as error:
+            log.exception("judging prompt %d (%r) failed", prompt.index, prompt.text)
+            verdicts.append(ScoreFailure(reason=f"{type(error).__name__}: {error}"))
+    return verdicts

@@ -1,0 +1,136 @@
+"""GenEval: a detector's answer against what the prompt asks for.
+
+`published_verdict` is the benchmark's own scoring (GenEval, arXiv:2310.11513) over any detector: at least the asked number of
+objects, extras allowed. Beside it stand the strict and graded scores of clauses.py, which allow none. Left out on purpose:
+finding objects and naming colours, which is the detector's part.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from configs.reward import GenevalReward
+from reward_server.clauses import clauses, graded, strict
+from reward_server.detections import Detection, Detector, relations, select
+from reward_server.requirements import Group, Requirements, validate_metadata
+from reward_server.verifiers.base import judge_each
+from unigrpo.shapes import world
+from unigrpo.shapes.detect import detect
+from unigrpo.types import Prompt, Score, ScoreFailure
+
+_THRESHOLD = 0.3
+_COUNTING_THRESHOLD = 0.9
+"""For the tag `counting`, where a doubtful object would spoil the count."""
+_MAX_PER_CLASS = 16
+_COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
+"""GenEval's colours, in the order in which its reasons list them."""
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedVerdict:
+    """GenEval's answer. Example: PublishedVerdict(correct=False, reason="expected cat>=2, found 1", kept={"cat": 1})."""
+
+    correct: bool
+    """Whether every requirement is met."""
+    reason: str
+    """One line for each that is not; empty when correct."""
+    kept: Mapping[str, int]
+    """Detections of each class that counted."""
+
+
+def published_verdict(wanted: Requirements, detections: Sequence[Detection], *, nms_threshold: float = 1.0) -> PublishedVerdict:
+    """GenEval's published scoring. An include group is judged on its best detections, as many as it asks for.
+
+    Raises ValueError for a detection whose box or score is not finite.
+    """
+    kept = select(detections, threshold=_threshold(wanted), max_per_class=_MAX_PER_CLASS, nms_threshold=nms_threshold)
+    complaints: list[str] = []
+    met: list[Sequence[Detection] | None] = []
+    for group in wanted.include:
+        found = kept.get(group.label, [])[: group.count]
+        complaint = _complaint(group, found, met)
+        met.append(found if complaint is None else None)
+        if complaint is not None:
+            complaints.append(complaint)
+    for ban in wanted.exclude:
+        number = len(kept.get(ban.label, []))
+        if number >= ban.count:
+            complaints.append(f"expected {ban.label}<{ban.count}, found {number}")
+    return PublishedVerdict(not complaints, "\n".join(complaints), {label: len(found) for label, found in kept.items()})
+
+
+def _complaint(group: Group, found: Sequence[Detection], met: Sequence[Sequence[Detection] | None]) -> str | None:
+    """The first thing wrong with a group: too few, then the colour, then the position; None when it is met."""
+    if len(found) < group.count:
+        return f"expected {group.label}>={group.count}, found {len(found)}"
+    if group.color is not None:
+        colors = [seen.color for seen in found]
+        if colors.count(group.color) < group.count:
+            tally = ", ".join(f"{colors.count(color)} {color}" for color in _COLORS if color in colors)
+            right = f"{colors.count(group.color)} {group.color}"
+            return f"expected {group.color} {group.label}>={group.count}, found {right}; and {tally}"
+    if group.position is None:
+        return None
+    targets = met[group.position.target]
+    if targets is None:
+        return f"no target for {group.label} to be {group.position.relation}"
+    for seen in found:
+        for target in targets:
+            stands = relations(seen.box, target.box)
+            if group.position.relation not in stands:
+                return f"expected {group.label} {group.position.relation} target, found {' and '.join(stands)} target"
+    return None
+
+
+def _threshold(wanted: Requirements) -> float:
+    return _COUNTING_THRESHOLD if wanted.tag == "counting" else _THRESHOLD
+
+
+@dataclass(frozen=True, slots=True)
+class Eye:
+    """A detector and all that it can name."""
+
+    detect: Detector
+    labels: Collection[str]
+    colors: Collection[str]
+
+
+EYES: dict[str, Eye] = {"shapes": Eye(detect, world.SHAPES, world.COLORS)}
+"""What GenevalReward.detector may name."""
+
+
+def eye(config: GenevalReward) -> Eye:
+    """The configured detector. Raises ValueError where the config leaves it open."""
+    if config.detector is None:
+        raise ValueError(f"reward.detector is null; set it to what finds the objects, one of {sorted(EYES)}")
+    return EYES[config.detector]
+
+
+class GenevalVerifier:
+    """Judges by what the detector sees; trains on the score the config chooses and reports all three."""
+
+    breakdown_keys: ClassVar = frozenset({"strict", "graded", "geneval", "reason", "unmet"})
+
+    def __init__(self, config: GenevalReward) -> None:
+        self._chosen = config.score
+        self._detect = eye(config).detect
+
+    @staticmethod
+    def validate_metadata(config: GenevalReward, metadata: Mapping[str, Any]) -> None:
+        sees = eye(config)
+        validate_metadata(metadata, labels=sees.labels, colors=sees.colors)
+
+    def score(self, prompts: Sequence[Prompt], images: Sequence[Tensor]) -> list[Score | ScoreFailure]:
+        return judge_each(self._judge, prompts, images)
+
+    def _judge(self, prompt: Prompt, image: Tensor) -> Score:
+        wanted = Requirements.parse(prompt.metadata)
+        seen = self._detect(image)
+        published = published_verdict(wanted, seen.objects)
+        counted = [member for members in select(seen.objects, threshold=_threshold(wanted)).values() for member in members]
+        judged = clauses(wanted, counted, unrecognised=seen.unrecognised)
+        scores = {"strict": strict(judged), "graded": graded(judged), "geneval": float(published.correct)}
+        unmet = "; ".join(clause.name for clause in judged if not clause.holds)
+        return Score(value=scores[self._chosen], breakdown={**scores, "reason": published.reason, "unmet": unmet})
