@@ -9,10 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from vllm.distributed.weight_transfer import WeightTransferEngineFactory
 from vllm.distributed.weight_transfer.base import WeightTransferEngine, WeightTransferInitInfo, WeightTransferUpdateInfo
-from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
 BACKEND = "uni_inproc"
@@ -55,7 +54,11 @@ class InProcessWeights(WeightTransferEngine):
             torch.accelerator.synchronize()
 
     def receive_weights(self, update_info: InProcessUpdate) -> None:
-        """Raises ValueError naming the weights of the model that the update left out."""
+        """Raises ValueError naming the weights of the model that the update left out.
+
+        vLLM itself would go on with the old ones, most quietly with a head tied to the embedding, of which a CPU engine keeps a
+        packed copy of its own. BAGEL's head is never tied.
+        """
         expected = {name for name, _ in self.model.named_parameters()}
         left_out = expected - self.model.load_weights(iter(update_info.tensors))
         if left_out:
@@ -64,17 +67,9 @@ class InProcessWeights(WeightTransferEngine):
     def finish_weight_update(self) -> None:
         """Pack the layers that are not yet packed."""
         finalize_layerwise_reload(self.model, self.model_config)
-        repack_embeddings(self.model)
 
     def shutdown(self) -> None:
         """Nothing to release."""
-
-
-def repack_embeddings(model: nn.Module) -> None:
-    """Pack embedding and head again on CPUs: a head tied to the embedding is not loaded itself and would keep its old copy."""
-    for module in model.modules():
-        if isinstance(module, VocabParallelEmbedding) and hasattr(module, "cpu_linear"):
-            module.quant_method.process_weights_after_loading(module)
 
 
 def register() -> None:

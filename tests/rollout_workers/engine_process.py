@@ -2,14 +2,20 @@
 
 import multiprocessing
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
+from itertools import islice
 from typing import Any
+
+from torch import Tensor
 
 from configs.schema import TrainConfig
 from rollout_workers.reasoner import Reasoner, reasoner_environment
 from unigrpo.buckets import Bucket
 from unigrpo.types import Thought
+
+Tensors = Iterable[tuple[str, Tensor]]
+Tamper = Callable[[Tensors], Tensors]
 
 _served: list[Reasoner] = []
 
@@ -35,9 +41,9 @@ class EngineProcess:
     def think(self, *arguments: Any) -> list[list[Thought]]:
         return self._call("think", *arguments)
 
-    def load_breaking_off(self, version: int, buckets: Iterable[Bucket], after: int) -> None:
-        """A load whose transport fails inside the engine when `after` tensors are through."""
-        self._pool.submit(_load_breaking_off, version, buckets, after).result()
+    def load_tampered(self, version: int, buckets: Iterable[Bucket], tamper: Tamper) -> None:
+        """A load whose tensors are changed on their way into the engine, after all checks of the buckets."""
+        self._pool.submit(_load_tampered, version, buckets, tamper).result()
 
     def close(self) -> None:
         self._pool.shutdown()
@@ -54,18 +60,21 @@ def _call(method: str, *arguments: Any) -> Any:
     return getattr(_served[0], method)(*arguments)
 
 
-def _load_breaking_off(version: int, buckets: Iterable[Bucket], after: int) -> None:
+def break_off(tensors: Tensors, *, after: int) -> Tensors:
+    """Fail when some tensors are through."""
+    yield from islice(tensors, after)
+    raise ConnectionError("the transport broke")
+
+
+def leave_out(tensors: Tensors, *, left_out: str) -> Tensors:
+    """Lose one tensor without a word."""
+    return ((name, tensor) for name, tensor in tensors if name != left_out)
+
+
+def _load_tampered(version: int, buckets: Iterable[Bucket], tamper: Tamper) -> None:
     engine = _served[0]._engine
     update = engine.update_weights
-
-    def broken(request: dict) -> None:
-        def tensors() -> Iterable:
-            yield from request["update_info"]["tensors"][:after]
-            raise ConnectionError("the transport broke")
-
-        update({"update_info": {"tensors": tensors()}})
-
-    engine.update_weights = broken
+    engine.update_weights = lambda request: update({"update_info": {"tensors": tamper(request["update_info"]["tensors"])}})
     try:
         _served[0].load(version, buckets)
     finally:

@@ -1,5 +1,6 @@
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from torch.testing import assert_close
 
 from rollout_workers.reasoner import Reasoner, reasoner_environment
-from tests.rollout_workers.engine_process import EngineProcess
+from tests.rollout_workers.engine_process import EngineProcess, break_off, leave_out
 from tests.rollout_workers.fakes import MODEL, buckets_of, random_model, train_config
 from unigrpo.errors import NotServing
 from unigrpo.types import Thought
@@ -114,10 +115,18 @@ def test_weights_that_are_not_the_models_are_refused_and_nothing_is_served(engin
 def test_an_update_that_broke_off_leaves_no_trace_in_the_next(engine: EngineProcess, after: int) -> None:
     engine.load(0, buckets_of(random_model(1), 0))
     with pytest.raises(ConnectionError, match="transport broke"):
-        engine.load_breaking_off(1, buckets_of(random_model(3), 1), after)
+        engine.load_tampered(1, buckets_of(random_model(3), 1), partial(break_off, after=after))
     assert engine.version() is None
     engine.load(2, buckets_of(random_model(2), 2))
     assert mismatch(2, engine.think(SYSTEM, PROMPTS, SEEDS, 1.0, 2)) < 1e-4
+
+
+@pytest.mark.parametrize("name", ["lm_head.weight", "model.layers.0.mlp.down_proj.weight"])
+def test_the_engine_does_not_go_on_with_an_old_weight(engine: EngineProcess, name: str) -> None:
+    engine.load(0, buckets_of(random_model(1), 0))
+    with pytest.raises(ValueError, match=rf"left out \['{name}'\]"):
+        engine.load_tampered(1, buckets_of(random_model(2), 1), partial(leave_out, left_out=name))
+    assert engine.version() is None
 
 
 def test_a_seed_gives_the_same_thought_in_any_batch(engine: EngineProcess) -> None:
@@ -172,7 +181,7 @@ def test_a_prompt_that_leaves_no_room_is_refused(engine: EngineProcess) -> None:
     engine.load(0, buckets_of(random_model(1), 0))
     longest = [1] * (96 - LONGEST - len(SYSTEM) - 5)
     engine.think(SYSTEM, [longest], [[1]], 1.0, 0)
-    with pytest.raises(ValueError, match=r"85 tokens .* max_model_len=96 leaves 84 beside .*max_thought_tokens=12"):
+    with pytest.raises(ValueError, match=r"85 tokens .*max_model_len=96 leaves 84 beside .*max_thought_tokens=12"):
         engine.think(SYSTEM, [[*longest, 1]], [[1]], 1.0, 0)
 
 
