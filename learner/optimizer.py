@@ -1,7 +1,8 @@
 """What an optimizer update is told and what it tells: plain records and the learning-rate schedule, without DeepSpeed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,6 +43,8 @@ class UpdateStats:
     """Of all parameters, before clipping."""
     grad_norms: Mapping[str, float]
     """Of each parameter group, before clipping."""
+    learning_rates: Mapping[str, float]
+    """Of each parameter group, schedule included."""
 
 
 def schedule(update: int, *, num_updates: int, warmup_updates: int, decay_updates: int) -> float:
@@ -52,3 +55,14 @@ def schedule(update: int, *, num_updates: int, warmup_updates: int, decay_update
     rise = (update + 1) / warmup_updates if warmup_updates else 1.0
     fall = (num_updates - update) / decay_updates if decay_updates else 1.0
     return max(0.0, min(1.0, rise, fall))
+
+
+def figures(updates: Sequence[UpdateStats]) -> dict[str, float]:
+    """Several updates as metrics: loss and gradient norms as means, learning rates as the last update had them."""
+    last = updates[-1]
+    return {
+        "loss": fmean(update.loss for update in updates),
+        "grad_norm": fmean(update.grad_norm for update in updates),
+        **{f"grad_norm/{name}": fmean(update.grad_norms[name] for update in updates) for name in last.grad_norms},
+        **{f"lr/{name}": rate for name, rate in last.learning_rates.items()},
+    }

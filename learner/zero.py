@@ -23,6 +23,7 @@ from learner.optimizer import AdamWSettings, Rank, UpdateStats
 
 T = TypeVar("T")
 Kind = Literal["master", "exp_avg", "exp_avg_sq"]
+KINDS: tuple[Kind, ...] = ("master", "exp_avg", "exp_avg_sq")
 _STALE_GRADIENTS = "_DeepSpeedZeroOptimizer_Stage3__param_id_to_grad_partition"
 
 
@@ -93,13 +94,13 @@ class ZeroEngine:
             group["lr"] = learning_rates[group["name"]]
         if self._stage == 3:
             self._clear_stale_gradients()
-        total = torch.zeros((), dtype=torch.float64, device=self._engine.device)
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
         for micro_batch, is_last in _marking_last(losses):
             self._engine.set_gradient_accumulation_boundary(is_last)
             loss = self._engine(micro_batch)
             self._engine.backward(loss * self._world_size, scale_wrt_gas=False)
             total += loss.detach()
-        stats = self._stats(float(total))
+        stats = self._stats(float(total), learning_rates)
         self._engine.step()
         return stats
 
@@ -136,6 +137,11 @@ class ZeroEngine:
         return self._reduced(values, dist.ReduceOp.MAX)
 
     @property
+    def device(self) -> torch.device:
+        """Where the model is and losses are computed."""
+        return torch.device(self._engine.device)
+
+    @property
     def _is_plain(self) -> bool:
         """Stage 0 keeps the optimizer as it was given; the other stages cut it into flat partitions."""
         return self._stage == 0
@@ -163,7 +169,7 @@ class ZeroEngine:
         for partition in getattr(self._engine.optimizer, _STALE_GRADIENTS).values():
             partition.zero_()
 
-    def _stats(self, loss: float) -> UpdateStats:
+    def _stats(self, loss: float, learning_rates: Mapping[str, float]) -> UpdateStats:
         """Reduce the loss and the gradient norms over ranks and refuse what is not finite."""
         squares = [
             sum(float(gradient.double().square().sum()) for gradient in map(self._local_gradient, parameters))
@@ -173,7 +179,9 @@ class ZeroEngine:
             squares = [square / self._world_size for square in squares]
         total_loss, *squares = self.total([loss, *squares])
         norms = {name: square**0.5 for name, square in zip(self._groups, squares, strict=True)}
-        stats = UpdateStats(loss=total_loss, grad_norm=sum(squares) ** 0.5, grad_norms=norms)
+        stats = UpdateStats(
+            loss=total_loss, grad_norm=sum(squares) ** 0.5, grad_norms=norms, learning_rates=dict(learning_rates)
+        )
         if not math.isfinite(total_loss) or not math.isfinite(stats.grad_norm):
             raise FloatingPointError(
                 f"update {self.updates + 1} has loss {total_loss} and gradient norms {norms}, which must be finite; the "
@@ -224,7 +232,7 @@ class ZeroEngine:
         return flat.narrow(0, size * dist.get_rank(), size).to(parameter.device)
 
     def _reduced(self, values: Sequence[float], operation: Any) -> list[float]:
-        reduced = torch.tensor(values, dtype=torch.float64, device=self._engine.device)
+        reduced = torch.tensor(values, dtype=torch.float64, device=self.device)
         dist.all_reduce(reduced, operation)
         return reduced.tolist()
 

@@ -1,0 +1,179 @@
+"""Checkpoints: a folder a step, whole or absent, independent of the number of ranks.
+
+    step-000020/
+      policy/                    the released BAGEL layout; its weights are the float32 masters
+      exp_avg.safetensors        first moments          exp_avg_sq.safetensors    second moments
+      state.json                 step, updates, hash of the frozen reference, resolved config, format
+      manifest.json              size and CRC-32 of every other file; written last, so its presence means complete
+
+The folder is written beside and renamed into place: a full disk or a kill leaves the previous checkpoint as it was.
+"""
+
+import json
+import shutil
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from configs.load import ConfigError
+from configs.schema import SftConfig, TrainConfig
+from learner.zero import KINDS, Kind
+from unigrpo.models.bagel.checkpoint import Loaded, replacing, save_model
+from unigrpo.models.bagel.config import WEIGHTS_FILE
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+STATE = "state.json"
+POLICY = "policy"
+FILES: Mapping[Kind, Path] = {
+    "master": Path(POLICY) / WEIGHTS_FILE,
+    "exp_avg": Path("exp_avg.safetensors"),
+    "exp_avg_sq": Path("exp_avg_sq.safetensors"),
+}
+FREE_TO_CHANGE = ("steps", "run_dir", "logging", "evaluation")
+"""Config sections that a resumed run may change: they do not touch what is learned (run_dir is where, not what)."""
+CHUNK = 1 << 24
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """What a checkpoint says of itself beside its tensors."""
+
+    step: int
+    """Turns of the loop behind it."""
+    updates: int
+    """Optimizer updates behind it; Adam's own step count."""
+    reference_hash: str
+    """Of the weights the run started from, which the frozen reference holds."""
+    config: dict[str, Any]
+    """The resolved config."""
+    format: int = FORMAT
+    """Of the folder."""
+
+
+def checkpoints_folder(config: TrainConfig | SftConfig) -> Path:
+    """Where a run keeps its checkpoints."""
+    return config.run_dir / "checkpoints"
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The complete checkpoint of the highest step in a checkpoints folder, if there is one."""
+    complete = _complete(folder)
+    return complete[-1] if complete else None
+
+
+def check_resumable(config: TrainConfig | SftConfig) -> None:
+    """Raises ConfigError unless the newest checkpoint of the run, if any, may be resumed with this config."""
+    newest = newest_checkpoint(checkpoints_folder(config))
+    if newest is None:
+        return
+    saved, given = _flat(read_state(newest).config), _flat(config.model_dump(mode="json"))
+    differing = [
+        f"{key} was {saved.get(key)!r} and is {given.get(key)!r}"
+        for key in sorted(saved.keys() | given.keys())
+        if saved.get(key) != given.get(key) and key.split(".")[0] not in FREE_TO_CHANGE
+    ]
+    if differing:
+        raise ConfigError(
+            f"{newest} was written by another config: {'; '.join(differing)}. A resumed run may change "
+            f"{', '.join(FREE_TO_CHANGE)} only; set these back, or give another run_dir"
+        )
+
+
+def write_checkpoint(
+    folder: Path, tensors: Mapping[Kind, Mapping[str, Tensor]], state: State, start: Loaded, *, keep: int
+) -> Path:
+    """Write the checkpoint of a step into a checkpoints folder, then remove all but the newest `keep`.
+
+    `start` lends what training does not change: autoencoder, config, tokenizer. Raises OSError naming the folder when the disk
+    refuses; what was there before still loads.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.glob(".step-*"):
+        shutil.rmtree(leftover)
+    target = folder / f"step-{state.step:06d}"
+    with replacing(target) as beside:
+        save_model(beside / POLICY, tensors["master"], start.autoencoder, start.config, tokenizer_path=start.tokenizer_path)
+        for kind in KINDS[1:]:
+            save_file({name: tensor.contiguous() for name, tensor in tensors[kind].items()}, beside / FILES[kind])
+        (beside / STATE).write_text(json.dumps(asdict(state), indent=2) + "\n", encoding="utf-8")
+        files = sorted(path for path in beside.rglob("*") if path.is_file())
+        manifest = {str(path.relative_to(beside)): {"bytes": path.stat().st_size, "crc32": _crc32(path)} for path in files}
+        (beside / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    for old in _complete(folder)[:-keep]:
+        (old / MANIFEST).unlink()
+        shutil.rmtree(old)
+    return target
+
+
+def read_state(checkpoint: Path) -> State:
+    """What a checkpoint says of itself. Raises ValueError when it is of another format or cannot be read."""
+    path = checkpoint / STATE
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if values["format"] == FORMAT:
+            return State(**values)
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise ValueError(f"{path} cannot be read ({error}); {_way_out(checkpoint)}") from error
+    raise ValueError(
+        f"{path} has format {values['format']}, this version reads {FORMAT}; resume with the version that wrote it"
+    )
+
+
+def verify(checkpoint: Path) -> None:
+    """Raises ValueError at the first file that is missing, truncated or altered, naming it."""
+    manifest = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
+    for name, expected in manifest.items():
+        path = checkpoint / name
+        size = path.stat().st_size if path.is_file() else None
+        if size != expected["bytes"]:
+            raise ValueError(f"{path} has {size or 'no'} bytes instead of {expected['bytes']}; {_way_out(checkpoint)}")
+        if _crc32(path) != expected["crc32"]:
+            raise ValueError(f"{path} has another checksum than when it was written; {_way_out(checkpoint)}")
+
+
+class TensorFile:
+    """The whole tensors of one kind in a checkpoint, read one at a time."""
+
+    def __init__(self, checkpoint: Path, kind: Kind, expected: Mapping[str, tuple[int, ...]]) -> None:
+        """Raises ValueError unless the file holds at least the expected names in their shapes."""
+        path = checkpoint / FILES[kind]
+        self._file = safe_open(path, "pt")
+        names = set(self._file.keys())
+        for name, shape in expected.items():
+            found = tuple(self._file.get_slice(name).get_shape()) if name in names else None
+            if found != shape:
+                raise ValueError(f"{name} in {path} has shape {found} instead of {shape}; {_way_out(checkpoint)}")
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._file.get_tensor(name)
+
+
+def _complete(folder: Path) -> Sequence[Path]:
+    return sorted(path.parent for path in folder.glob(f"step-*/{MANIFEST}"))
+
+
+def _way_out(checkpoint: Path) -> str:
+    return f"remove {checkpoint} to resume from the checkpoint before it"
+
+
+def _crc32(path: Path) -> int:
+    value = 0
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            value = zlib.crc32(chunk, value)
+    return value
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted keys of a nested config. Example: {"a": {"b": 1}} -> {"a.b": 1}."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat

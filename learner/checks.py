@@ -1,0 +1,78 @@
+"""What the learner refuses to learn from: anything that was not sampled the way it would replay it.
+
+A silent difference here is a bias on every ratio, larger than the clip (PAPER.md 2.4), so each one ends the step with both
+values in the message.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from learner.policy import Window
+from unigrpo.types import Sample, Thought, Trajectory
+
+TIME_TOLERANCE = 1e-6
+"""How far a grid or noise level may be off: rounding of a float32 on its way, not another schedule."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What every sample of a step must agree with."""
+
+    step: int
+    """The version of the weights that sampled, and the turn of the loop."""
+    window: Window
+    grid_hw: tuple[int, int]
+    """Rows and columns of latent tokens."""
+    channels: int
+    """Of a latent token."""
+
+    @property
+    def shape_WLC(self) -> tuple[int, int, int]:
+        """Of a trajectory's tensors."""
+        return len(self.window.t_W), self.grid_hw[0] * self.grid_hw[1], self.channels
+
+    def check(self, samples: Sequence[Sample]) -> None:
+        """Raises ValueError at the first sample that does not agree, naming what it holds and what was expected."""
+        for index, sample in enumerate(samples):
+            if not math.isfinite(sample.advantage):
+                raise ValueError(
+                    f"sample {index} has advantage {sample.advantage}, which must be finite; drop its group, never score it 0"
+                )
+            for span in sample.spans:
+                if isinstance(span, Thought):
+                    self._same(index, "thought's policy version", span.policy_version, self.step)
+                    self._same(index, "number of a thought's log-probabilities", len(span.behavior_logp), len(span.token_ids))
+                elif isinstance(span, Trajectory):
+                    self._check_trajectory(index, span)
+
+    def _check_trajectory(self, index: int, trajectory: Trajectory) -> None:
+        self._same(index, "painting's policy version", trajectory.policy_version, self.step)
+        self._same(index, "CFG scale", trajectory.cfg_scale, 1.0)
+        self._same(index, "number of time points", len(trajectory.grid_N), len(self.window.grid_N))
+        self._same(index, "window start", trajectory.start, self.window.start)
+        self._same(index, "latent grid", tuple(trajectory.grid_hw), self.grid_hw)
+        for name in ("x_WLC", "x_next_WLC", "mean_WLC"):
+            latents: Tensor = getattr(trajectory, name)
+            self._same(index, f"shape of {name}", tuple(latents.shape), self.shape_WLC)
+            self._same(index, f"dtype of {name}", latents.dtype, torch.float32)
+            self._same(index, f"number of elements of {name} that are not finite", int((~latents.isfinite()).sum()), 0)
+        self._close(index, "time grid", trajectory.grid_N, self.window.grid_N)
+        self._close(index, "noise level", trajectory.sigma_W, self.window.sigma_W)
+
+    def _same(self, index: int, what: str, given: object, expected: object) -> None:
+        if given != expected:
+            raise ValueError(
+                f"sample {index}: the {what} is {given}, but the learner's own is {expected}; "
+                "sample with the weights of this step and the learner's sampler section"
+            )
+
+    def _close(self, index: int, what: str, given: Tensor, expected: Tensor) -> None:
+        self._same(index, f"shape of the {what}", tuple(given.shape), tuple(expected.shape))
+        gap = (given.double() - expected).abs()
+        if not bool((gap <= TIME_TOLERANCE).all()):
+            worst = int(gap.nan_to_num(math.inf).argmax())
+            self._same(index, f"{what} at {worst}", given[worst].item(), expected[worst].item())

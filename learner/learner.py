@@ -1,0 +1,142 @@
+"""One rank of the learner: a model, its optimizer and an objective, behind four verbs.
+
+A plain class, one instance a process; the cluster makes it an actor. All ranks call the same verbs in the same order, since
+most are collective.
+"""
+
+import copy
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from configs.load import model_folder
+from configs.schema import SftConfig, TrainConfig
+from learner.batch import MiniBatch
+from learner.checkpoint import (
+    State,
+    TensorFile,
+    check_resumable,
+    checkpoints_folder,
+    newest_checkpoint,
+    read_state,
+    verify,
+    write_checkpoint,
+)
+from learner.optimizer import AdamWSettings, Rank, UpdateStats, schedule
+from learner.sft import SftUpdate
+from learner.update import UniGrpoUpdate, needs_reference, updates_per_step
+from learner.zero import KINDS, ZeroEngine
+from unigrpo.buckets import Bucket, pack
+from unigrpo.models.bagel.checkpoint import load_model, policy_hash
+
+OBJECTIVES: dict[str, type[UniGrpoUpdate] | type[SftUpdate]] = {"train": UniGrpoUpdate, "sft": SftUpdate}
+START_FOLDER = "start"
+"""Where in its run_dir a fine-tuning run keeps the checkpoint it starts from."""
+
+
+class Learner:
+    """Learns on one rank of `world_size`; rank 0, at master_addr and master_port, waits for the others."""
+
+    def __init__(self, config: TrainConfig | SftConfig, rank: int, world_size: int, master_addr: str, master_port: int) -> None:
+        """Build everything from the start checkpoint: model.path, or run_dir/start for fine-tuning.
+
+        Raises ValueError when that is not whole, or cannot paint the size asked for.
+        """
+        torch.set_num_threads(config.learner.placement.num_threads)
+        self._config, self._rank = config, rank
+        self._start = load_model(_start_folder(config), dtype=getattr(torch, config.learner.dtype))
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        model = self._start.model.to(device)
+        self._reference_hash = policy_hash(model)
+        compares = isinstance(config, TrainConfig) and needs_reference(config)
+        reference = copy.deepcopy(model).requires_grad_(False) if compares else None
+        self._shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+        self._engine = ZeroEngine(
+            model,
+            {
+                "text": [parameter for _, parameter in model.text_parameters()],
+                "generation": [parameter for _, parameter in model.generation_parameters()],
+            },
+            stage=config.learner.zero_stage,
+            adamw=AdamWSettings(
+                betas=config.learner.betas,
+                eps=config.learner.eps,
+                weight_decay=config.learner.weight_decay,
+                max_grad_norm=config.learner.max_grad_norm,
+            ),
+            rank=Rank(rank=rank, world_size=world_size, master_addr=master_addr, master_port=master_port),
+        )
+        objective: Callable[..., Any] = OBJECTIVES[config.task]
+        self._objective = objective(config, self._engine, model, reference)
+        self._num_updates = config.steps * (updates_per_step(config) if isinstance(config, TrainConfig) else 1)
+
+    def update(self, step: int, mini_batches: Sequence[MiniBatch[Any]]) -> dict[str, float]:
+        """Learn from this rank's share of a step's mini-batches; metrics, those of all ranks together.
+
+        Raises ValueError for samples the objective refuses, before anything is learned, and FloatingPointError where a loss or
+        gradient is not finite.
+        """
+        return self._objective(step, mini_batches, self._take)
+
+    def publish(self, version: int) -> list[Bucket]:
+        """The weights in buckets, in the compute dtype; none on ranks other than 0."""
+        if self._rank == 0:
+            return pack(self._engine.parameters(), version=version, bucket_bytes=self._config.learner.bucket_bytes)
+        for _ in self._engine.parameters():
+            pass
+        return []
+
+    def save(self, step: int) -> None:
+        """Write the checkpoint of `step` from rank 0. Raises OSError there when the disk refuses; the one before still loads."""
+        tensors = {kind: {name: value.cpu() for name, value in self._engine.state(kind) if self._rank == 0} for kind in KINDS}
+        if self._rank == 0:
+            state = State(
+                step=step,
+                updates=self._engine.updates,
+                reference_hash=self._reference_hash,
+                config=self._config.model_dump(mode="json"),
+            )
+            write_checkpoint(checkpoints_folder(self._config), tensors, state, self._start, keep=self._config.checkpoint.keep)
+
+    def restore(self) -> int:
+        """Continue from the newest complete checkpoint of the run; its step, 0 if there is none.
+
+        Every rank reads it, from a folder that all of them see. Raises ValueError for a damaged checkpoint, another config, or
+        another reference than the run began with.
+        """
+        newest = newest_checkpoint(checkpoints_folder(self._config))
+        if newest is None:
+            return 0
+        verify(newest)
+        check_resumable(self._config)
+        state = read_state(newest)
+        if state.reference_hash != self._reference_hash:
+            raise ValueError(
+                f"{newest} began from weights with hash {state.reference_hash}, but {_start_folder(self._config)} has "
+                f"{self._reference_hash}; a run keeps its reference: put those weights back, or give another run_dir"
+            )
+        for kind in KINDS:
+            self._engine.load_state(kind, TensorFile(newest, kind, self._shapes).__getitem__)
+        self._engine.updates = state.updates
+        return state.step
+
+    def _take(self, losses: Iterable[Callable[[], Tensor]]) -> UpdateStats:
+        settings = self._config.learner
+        factor = schedule(
+            self._engine.updates,
+            num_updates=self._num_updates,
+            warmup_updates=settings.warmup_updates,
+            decay_updates=settings.decay_updates,
+        )
+        rates = {"text": settings.text_learning_rate, "generation": settings.generation_learning_rate}
+        return self._engine.update(losses, {name: factor * rate for name, rate in rates.items()})
+
+
+def _start_folder(config: TrainConfig | SftConfig) -> Path:
+    if isinstance(config, SftConfig):
+        return config.run_dir / START_FOLDER
+    assert config.model.path is not None, "checked before anything starts"
+    return model_folder(config.model.path)

@@ -1,0 +1,89 @@
+"""The two forward passes of training on a micro-batch, and the picture window they are taken at.
+
+Old, current and reference values all come through these functions, so that they differ by weights and nothing else.
+
+Shapes: S samples, T tokens, N predicted tokens, W window steps, L latent tokens, C channels, H hidden size.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from configs.schema import SamplerConfig
+from learner.batch import FlowBatch, TextBatch
+from unigrpo.algo.flow import noise_scale, sde_step, time_grid, window_start
+from unigrpo.models.bagel.model import Bagel
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The stochastic steps of one turn of the loop, worked out by the learner itself. Times and scales are float64."""
+
+    grid_N: Tensor
+    """[N] the whole time grid."""
+    start: int
+    """Index of the first stochastic step."""
+    t_W: Tensor
+    """[W] where each step starts."""
+    t_next_W: Tensor
+    """[W] where it ends."""
+    sigma_W: Tensor
+    """[W] noise level."""
+    std_W: Tensor
+    """[W] standard deviation of its transition, sigma * sqrt(h)."""
+    noise_level: float
+    """eta."""
+
+    @classmethod
+    def of(cls, sampler: SamplerConfig, seed: int, step: int) -> "Window":
+        """The window of a step, a function of (seed, step) alone."""
+        grid_N = time_grid(sampler.num_points, sampler.shift)
+        start = window_start(seed, step, sampler.window_range, sampler.window_size)
+        t_W, t_next_W = grid_N[start : start + sampler.window_size], grid_N[start + 1 : start + 1 + sampler.window_size]
+        sigma_W = noise_scale(t_W, t_next_W, noise_level=sampler.noise_level)
+        return cls(grid_N, start, t_W, t_next_W, sigma_W, sigma_W * (t_W - t_next_W).sqrt(), sampler.noise_level)
+
+    def mean(self, x_SWLC: Tensor, v_SWLC: Tensor) -> Tensor:
+        """[S, W, L, C] means of the transitions that velocities lead to."""
+        t_W11, t_next_W11 = self.t_W[:, None, None], self.t_next_W[:, None, None]
+        return sde_step(x_SWLC, v_SWLC, t_W11, t_next_W11, noise_level=self.noise_level).mean
+
+
+def token_logp(model: Bagel, batch: TextBatch) -> Tensor:
+    """[S, N] log-probability of every predicted token (arbitrary at padding)."""
+    hidden_STH, _ = model.prefill(batch.ids_ST, batch.length_S)
+    return predicted_logp(model, hidden_STH, batch)
+
+
+def predicted_logp(model: Bagel, hidden_STH: Tensor, batch: TextBatch) -> Tensor:
+    """[S, N] of a prefill's hidden states; the head reads the predicting ones only."""
+    index_SNH = batch.position_SN[..., None].expand(-1, -1, hidden_STH.shape[-1])
+    return model.token_logp(hidden_STH.gather(1, index_SNH), batch.target_SN)
+
+
+def velocity(model: Bagel, batch: FlowBatch, t_W: Tensor, grid_hw: tuple[int, int]) -> Tensor:
+    """[S, W, L, C] velocities at the window's latents, all steps of a sample over one prefilled context."""
+    num_samples, num_steps = batch.x_SWLC.shape[:2]
+    _, context = model.prefill(batch.ids_ST, batch.length_S)
+    t_S = t_W.to(batch.x_SWLC.device).repeat(num_samples)
+    v_SLC = model.velocity(batch.x_SWLC.flatten(0, 1), t_S, context.repeat(num_steps), grid_hw)
+    return v_SLC.unflatten(0, (num_samples, num_steps))
+
+
+@contextmanager
+def held(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Build graphs that no gradient of these parameters can come out of.
+
+    This is what `context_gradient: stop` asks of the text expert. Detaching the context alone would not do: the two markers
+    around a picture run through the text expert as well (BAGEL.md 8, freeze_und).
+    """
+    frozen = [parameter for parameter in parameters if parameter.requires_grad]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(True)
