@@ -1,0 +1,64 @@
+"""A small BAGEL whose head dim is not hidden / heads, whose heads are grouped, whose pictures are 4 times their latents."""
+
+import torch
+from torch import Tensor
+
+from unigrpo.models.bagel.autoencoder import AutoEncoder
+from unigrpo.models.bagel.config import AutoEncoderConfig, BagelConfig
+from unigrpo.models.bagel.context import Context
+from unigrpo.models.bagel.model import Bagel
+
+CONFIG = BagelConfig(
+    vocab_size=60,
+    hidden_size=24,
+    intermediate_size=40,
+    num_layers=2,
+    num_heads=6,
+    num_kv_heads=2,
+    head_dim=8,
+    rope_theta=1e4,
+    rms_norm_eps=1e-5,
+    max_position_embeddings=256,
+    max_latent_size=5,
+    bos_token_id=56,
+    eos_token_id=57,
+    start_of_image=58,
+    end_of_image=59,
+    vae=AutoEncoderConfig(ch=32, ch_mult=(1, 1, 2), num_res_blocks=1, z_channels=4, scale_factor=0.7, shift_factor=0.1),
+)
+
+
+def random_model(dtype: torch.dtype) -> Bagel:
+    """Random norms and biases too, so that no routing mistake can hide."""
+    generator = torch.Generator().manual_seed(0)
+    model = Bagel(CONFIG)
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            drawn = torch.randn(value.shape, generator=generator)
+            value.copy_(1 + 0.3 * drawn if "norm" in name else 0.3 * drawn)
+    return model.to(dtype)
+
+
+def random_autoencoder() -> AutoEncoder:
+    torch.manual_seed(0)
+    return AutoEncoder(CONFIG.vae)
+
+
+def segments(*lengths: int, seed: int = 0) -> list[Tensor]:
+    """Random id lists of these lengths."""
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randint(0, CONFIG.vocab_size, (length,), generator=generator) for length in lengths]
+
+
+def padded(segments_S: list[Tensor], pad: int = 0) -> tuple[Tensor, Tensor]:
+    """Right-padded ids [S, T] and lengths [S]."""
+    ids_ST = torch.nn.utils.rnn.pad_sequence(segments_S, batch_first=True, padding_value=pad)
+    return ids_ST, torch.tensor([len(each) for each in segments_S])
+
+
+def said(model: Bagel, *texts: Tensor) -> Context:
+    """The context of one sample that said these segments, prefilled one after another."""
+    context = model.empty_context(1)
+    for text in texts:
+        _, context = model.prefill(text[None], torch.tensor([len(text)]), context)
+    return context
