@@ -62,6 +62,12 @@ def test_division_into_buckets_worked_out_by_hand() -> None:
     assert [(bucket.version, bucket.index, bucket.num_buckets) for bucket in buckets] == [(3, 0, 3), (3, 1, 3), (3, 2, 3)]
 
 
+def test_padding_counts_towards_the_size_of_a_bucket() -> None:
+    # 60 bytes, 4 of padding and 16 bytes make 80.
+    pair = [("a", torch.zeros(15)), ("b", torch.zeros(4))]
+    assert [len(pack(pair, version=0, bucket_bytes=size)) for size in (79, 80)] == [2, 1]
+
+
 def test_offsets_are_aligned_for_every_dtype() -> None:
     (bucket,) = pack(weights().items(), version=0, bucket_bytes=10**6)
     assert all(entry.offset % ALIGNMENT == 0 for entry in bucket.entries)

@@ -83,7 +83,7 @@ def test_text_loss_is_the_sequence_mean_of_token_means_by_hand() -> None:
         clip_high=0.28,
         global_count=2,
     )
-    assert float(loss) == pytest.approx(-((2.56 + 2.2) / 2 - 0.8) / 2)
+    assert loss.item() == pytest.approx(-((2.56 + 2.2) / 2 - 0.8) / 2)
 
 
 def test_text_loss_is_equation_2_written_out_token_by_token() -> None:
@@ -98,7 +98,7 @@ def test_text_loss_is_equation_2_written_out_token_by_token() -> None:
             kl = math.exp(log_q) - 1 - log_q
             terms.append(min(ratio * advantage, min(max(ratio, 0.8), 1.28) * advantage) - 0.05 * kl)
         expected -= math.fsum(terms) / len(terms) / S
-    assert float(text(batch)[0]) == pytest.approx(expected)
+    assert text(batch)[0].item() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("ratio_norm", [True, False])
@@ -117,9 +117,9 @@ def test_flow_loss_is_equation_6_with_densities_by_torch_distributions(ratio_nor
             policy -= 0.7 * min(ratio * advantage, min(max(ratio, 1 - 1e-4), 1 + 1e-4) * advantage) / W / S
             mse += 0.3 * float((batch["velocity_SWLC"][s, w] - batch["reference_velocity_SWLC"][s, w]).square().mean()) / W / S
     loss = flow(batch, ratio_norm=ratio_norm)
-    assert float(loss.policy) == pytest.approx(policy, rel=1e-12)
-    assert float(loss.regulariser) == pytest.approx(mse, rel=1e-12)
-    assert float(loss.total) == pytest.approx(policy + mse, rel=1e-12)
+    assert loss.policy.item() == pytest.approx(policy, rel=1e-12)
+    assert loss.regulariser.item() == pytest.approx(mse, rel=1e-12)
+    assert loss.total.item() == pytest.approx(policy + mse, rel=1e-12)
 
 
 def test_gradients_by_finite_differences() -> None:
@@ -151,7 +151,7 @@ def test_before_the_first_update_the_flow_gradient_is_advantage_times_noise() ->
     xi_SWLC = (batch["x_next_SWLC"] - batch["old_mean_SWLC"]) / STD_W[:, None, None]
     expected_SWLC = -0.7 * batch["advantage_S"][:, None, None, None] * xi_SWLC / (L * C) / W / S
     torch.testing.assert_close(gradient(loss.policy, mean_SWLC), expected_SWLC)
-    assert float(loss.policy) == pytest.approx(-0.7 * float(batch["advantage_S"].mean()))
+    assert loss.policy.item() == pytest.approx(-0.7 * float(batch["advantage_S"].mean()))
     assert loss.stats.summary()["log_ratio_max"] == 0
     assert loss.stats.summary()["clip_low"] == loss.stats.summary()["clip_high"] == 0
 
@@ -187,7 +187,7 @@ def test_mse_vanishes_with_its_gradient_at_the_reference_and_never_reaches_it() 
     velocity = random(S, W, L, C, seed=1).requires_grad_()
     reference = velocity.detach().clone().requires_grad_()
     loss = flow(flow_batch() | {"velocity_SWLC": velocity, "reference_velocity_SWLC": reference})
-    assert float(loss.regulariser) == 0
+    assert loss.regulariser.item() == 0
     assert gradient(loss.regulariser, velocity).eq(0).all()
     flow(flow_batch() | {"velocity_SWLC": velocity + 1, "reference_velocity_SWLC": reference}).total.backward()
     assert reference.grad is None
@@ -275,7 +275,7 @@ def test_precision_of_the_inputs_does_not_blur_a_clip_of_1e_6() -> None:
     of_mean = gradient(loss.policy, mean)[:, 0, 0, 0]
     assert of_mean.tolist() == pytest.approx([-1 / size / 2, 0])
     assert loss.stats.summary()["clip_high"] == 0.5
-    assert float(loss.policy) == pytest.approx(-1 - 0.95e-6, abs=1e-12)
+    assert loss.policy.item() == pytest.approx(-1 - 0.95e-6, abs=1e-12)
 
 
 def test_latent_kl_comes_in_as_a_weight_per_window_step() -> None:
@@ -295,8 +295,8 @@ def test_latent_kl_comes_in_as_a_weight_per_window_step() -> None:
 def test_without_a_reference_there_is_no_regulariser() -> None:
     batch = {name: value for name, value in flow_batch().items() if "velocity" not in name}
     loss = flow(batch, mse_weight=0.0)
-    assert float(loss.regulariser) == 0
-    assert float(loss.total) == float(loss.policy)
+    assert loss.regulariser.item() == 0
+    assert loss.total.item() == loss.policy.item()
     assert not any("velocity" in name for name in loss.stats.summary())
 
 
