@@ -1,6 +1,6 @@
 """Parity with the reference implementation, group by group: every golden tensor of a group must be produced, and agree.
 
-`--golden FOLDER` runs another folder of the same layout. Groups for pictures in, guidance and packed training are not built yet.
+`--golden FOLDER` runs another folder of the same layout. Pictures in, guidance and packed training have no groups yet.
 """
 
 import json

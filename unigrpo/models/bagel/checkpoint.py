@@ -94,7 +94,7 @@ def load_weights(
     except FileNotFoundError:
         raise ValueError(f"{path} is missing; a BAGEL checkpoint folder holds {WEIGHTS_FILE} and {AUTOENCODER_FILE}") from None
     except SafetensorError as error:
-        raise ValueError(f"{path} cannot be read ({error}): truncated or damaged, copy it again") from error
+        raise ValueError(f"{path} cannot be read ({error}): it is truncated or damaged; copy it again") from error
     return skipped
 
 

@@ -191,7 +191,7 @@ def _llm_fields(llm: Section) -> dict[str, Any]:
         "rope_theta": llm.number("rope_theta"),
         "rms_norm_eps": llm.number("rms_norm_eps"),
         "max_position_embeddings": llm.size("max_position_embeddings"),
-        "attention_bias": bool(llm.values.get("attention_bias_qkv", True)),
+        "attention_bias": llm.flag("attention_bias_qkv", True),
     }
 
 
@@ -237,9 +237,7 @@ def _table_side(weights: Path) -> int | None:
                 return None
             rows = file.get_slice(LATENT_TABLE).get_shape()[0]
     except SafetensorError as error:
-        raise ValueError(
-            f"{weights} cannot be read ({error}): it is truncated or damaged; copy it again from its source"
-        ) from error
+        raise ValueError(f"{weights} cannot be read ({error}): it is truncated or damaged; copy it again") from error
     side = math.isqrt(rows)
     if side * side != rows:
         raise ValueError(f"{LATENT_TABLE} in {weights} has {rows} rows; a square table has a square number of them")

@@ -36,6 +36,13 @@ class Section:
             raise self._wrong(key, "an integer of at least 0")
         return value
 
+    def flag(self, key: str, default: bool) -> bool:
+        """True or false. Raises ValueError when it is something else."""
+        value = self.values.get(key, default)
+        if not isinstance(value, bool):
+            raise self._wrong(key, "true or false")
+        return value
+
     def section(self, key: str) -> "Section":
         """The object under a key. Raises ValueError when there is none."""
         value = self.values.get(key)

@@ -113,7 +113,7 @@ class Attention(nn.Module):
         return self.o_proj(mixed[:, :und_len]), self.o_proj_moe_gen(mixed[:, und_len:]), (k, v)
 
     def _heads(self, x: Tensor) -> Tensor:
-        return x.view(*x.shape[:-1], -1, self.head_dim)
+        return x.view(*x.shape[:-1], x.shape[-1] // self.head_dim, self.head_dim)
 
 
 class Layer(nn.Module):

@@ -1,0 +1,197 @@
+import json
+import logging
+import resource
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from tests.unigrpo.models.fakes import CONFIG, random_autoencoder, random_model
+from unigrpo.models.bagel.checkpoint import load_model, policy_hash, save_model
+from unigrpo.models.bagel.config import LATENT_TABLE, BagelConfig
+
+NAME = "language_model.model.layers.1.self_attn.q_proj_moe_gen.weight"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A complete checkpoint with a tokenizer."""
+    tokenizer = tmp_path / "any.json"
+    tokenizer.write_text("{}")
+    folder = tmp_path / "checkpoint"
+    save_model(folder, random_model(torch.float32).state_dict(), random_autoencoder(), CONFIG, tokenizer_path=tokenizer)
+    return folder
+
+
+def rewrite(path: Path, *, remove: tuple[str, ...] = (), add: dict[str, Tensor] | None = None) -> None:
+    tensors = {name: tensor for name, tensor in load_file(path).items() if name not in remove}
+    save_file(tensors | (add or {}), path)
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_what_is_saved_is_loaded(folder: Path) -> None:
+    loaded = load_model(folder)
+    assert same(loaded.model.state_dict(), random_model(torch.float32).state_dict())
+    assert same(loaded.autoencoder.state_dict(), random_autoencoder().state_dict())
+    assert loaded.config == CONFIG
+    assert loaded.tokenizer_path == folder / "tokenizer.json"
+    assert loaded.skipped == ()
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "ae.safetensors",
+        "config.json",
+        "ema.safetensors",
+        "llm_config.json",
+        "tokenizer.json",
+    ]
+    assert [path.name for path in folder.parent.iterdir() if path.name.startswith(".")] == []
+
+
+def test_weights_are_cast_to_the_dtype_asked_for(folder: Path) -> None:
+    loaded = load_model(folder, dtype=torch.bfloat16)
+    assert {tensor.dtype for tensor in loaded.model.state_dict().values()} == {torch.bfloat16}
+    assert {tensor.dtype for tensor in loaded.autoencoder.state_dict().values()} == {torch.float32}
+    expected = random_model(torch.float32).llm2vae.weight.to(torch.bfloat16)
+    assert torch.equal(loaded.model.llm2vae.weight, expected)
+
+
+def test_a_stored_position_table_is_kept_and_an_absent_one_worked_out(folder: Path) -> None:
+    weights = folder / "ema.safetensors"
+    computed = load_model(folder).model.latent_pos_embed.pos_embed
+    rewrite(weights, remove=(LATENT_TABLE,))
+    assert torch.equal(load_model(folder).model.latent_pos_embed.pos_embed, computed)
+    stored = torch.randn(9, CONFIG.hidden_size)
+    rewrite(weights, add={LATENT_TABLE: stored})
+    loaded = load_model(folder)
+    assert loaded.config.max_latent_size == 3
+    save_model(folder, loaded.model.state_dict(), loaded.autoencoder, loaded.config, tokenizer_path=None)
+    assert torch.equal(load_file(weights)[LATENT_TABLE], stored)
+
+
+def test_the_parity_folder_loads_in_the_released_layout(golden_folder: Path, tmp_path: Path) -> None:
+    shutil.copy(golden_folder / "config.json", tmp_path)
+    shutil.copy(golden_folder / "state_dict.safetensors", tmp_path / "ema.safetensors")
+    shutil.copy(golden_folder / "ae_state_dict.safetensors", tmp_path / "ae.safetensors")
+    before = load_model(tmp_path)
+    again = tmp_path / "again"
+    save_model(again, before.model.state_dict(), before.autoencoder, before.config, tokenizer_path=None)
+    assert policy_hash(load_model(again).model) == policy_hash(before.model)
+    assert load_model(again).config == before.config
+
+
+def test_vision_tensors_are_skipped_and_said_so(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    extras = {"vit_model.x": torch.zeros(1), "connector.fc1.weight": torch.zeros(1), "vit_pos_embed.pos_embed": torch.zeros(1)}
+    rewrite(folder / "ema.safetensors", add=extras)
+    with caplog.at_level(logging.WARNING):
+        assert set(load_model(folder).skipped) == extras.keys()
+    assert "3 vision tensors skipped" in caplog.text
+
+
+def test_a_missing_tensor_is_named(folder: Path) -> None:
+    rewrite(folder / "ema.safetensors", remove=(NAME,))
+    with pytest.raises(ValueError, match=rf"ema.safetensors lacks {NAME}, which the config asks for"):
+        load_model(folder)
+
+
+def test_an_extra_tensor_is_named(folder: Path) -> None:
+    rewrite(folder / "ae.safetensors", add={"encoder.quant_conv.weight": torch.zeros(2)})
+    with pytest.raises(ValueError, match=r"ae.safetensors holds encoder.quant_conv.weight, which the config has no place for"):
+        load_model(folder)
+
+
+def test_a_misshapen_tensor_is_named_with_both_shapes(folder: Path) -> None:
+    rewrite(folder / "ema.safetensors", add={NAME: torch.zeros(3, 24)})
+    with pytest.raises(ValueError, match=rf"{NAME} in .* is \[3, 24\], the config asks for \[48, 24\]"):
+        load_model(folder)
+
+
+def test_whole_numbers_are_not_weights(folder: Path) -> None:
+    rewrite(folder / "ema.safetensors", add={NAME: torch.zeros(48, 24, dtype=torch.int8)})
+    with pytest.raises(ValueError, match=rf"{NAME} in .* is torch.int8; weights are floating point"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("keep", [4, 200, 0.5, 0.999])
+@pytest.mark.parametrize("name", ["ema.safetensors", "ae.safetensors"])
+def test_a_truncated_file_is_named(folder: Path, name: str, keep: float) -> None:
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content[: int(keep if keep > 1 else keep * len(content))])
+    with pytest.raises(ValueError, match=rf"{name} cannot be read .*it is truncated or damaged; copy it again"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("name", ["ema.safetensors", "ae.safetensors", "config.json"])
+def test_a_missing_file_is_named(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    with pytest.raises(ValueError, match=rf"{name} is missing"):
+        load_model(folder)
+
+
+def test_a_config_of_another_model_is_refused(folder: Path) -> None:
+    llm = json.loads((folder / "llm_config.json").read_text())
+    (folder / "llm_config.json").write_text(json.dumps(llm | {"num_hidden_layers": 3}))
+    with pytest.raises(
+        ValueError, match=r"lacks language_model.model.layers.2.* and 25 more tensors, which the config asks for"
+    ):
+        load_model(folder)
+    (folder / "llm_config.json").write_text(json.dumps(llm | {"num_hidden_layers": 1}))
+    with pytest.raises(ValueError, match=r"holds language_model.model.layers.1.*, which the config has no place for"):
+        load_model(folder)
+
+
+def test_weights_of_another_model_are_not_saved(folder: Path) -> None:
+    weights = random_model(torch.float32).state_dict()
+    weights[NAME] = weights[NAME][:-1]
+    with pytest.raises(ValueError, match=rf"{NAME} in the weights to save is \[47, 24\]"):
+        save_model(folder, weights, random_autoencoder(), CONFIG, tokenizer_path=None)
+
+
+def test_saving_again_replaces_the_whole_folder(folder: Path) -> None:
+    (folder / "old").touch()
+    weights = {name: tensor + 1 for name, tensor in random_model(torch.float32).state_dict().items()}
+    save_model(folder, weights, random_autoencoder(), CONFIG, tokenizer_path=None)
+    assert same(load_model(folder).model.state_dict(), weights)
+    assert not (folder / "old").exists()
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["any.json", "checkpoint"]
+
+
+@contextmanager
+def files_limited_to(num_bytes: int) -> Iterator[None]:
+    """What a full disk does: a write fails half way."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("num_bytes", [100, 10_000, 200_000])
+def test_a_full_disk_leaves_the_previous_checkpoint(folder: Path, num_bytes: int) -> None:
+    before = policy_hash(load_model(folder).model)
+    weights = {name: tensor + 1 for name, tensor in random_model(torch.float32).state_dict().items()}
+    with (
+        files_limited_to(num_bytes),
+        pytest.raises(OSError, match=rf"{folder} could not be saved .*untouched. Free some space"),
+    ):
+        save_model(folder, weights, random_autoencoder(), CONFIG, tokenizer_path=None)
+    assert policy_hash(load_model(folder).model) == before
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["any.json", "checkpoint"]
+
+
+def test_the_hash_tells_policies_apart() -> None:
+    model, other = random_model(torch.float32), random_model(torch.float32)
+    assert policy_hash(model) == policy_hash(other)
+    with torch.no_grad():
+        other.llm2vae.bias[0] += 1e-6
+    assert policy_hash(model) != policy_hash(other)
+    assert policy_hash(model) != policy_hash(model.to(torch.bfloat16))
+
+
+def test_the_config_is_inferred_without_reading_weights(folder: Path) -> None:
+    assert BagelConfig.from_folder(folder) == CONFIG

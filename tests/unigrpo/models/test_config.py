@@ -1,0 +1,104 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from tests.unigrpo.models.fakes import CONFIG
+from unigrpo.models.bagel.config import LATENT_TABLE, AutoEncoderConfig, BagelConfig
+
+
+def edit(path: Path, **changes: Any) -> None:
+    """Set keys of a JSON file; None removes one."""
+    content = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+
+
+def test_a_saved_config_is_read_back(tmp_path: Path) -> None:
+    CONFIG.save(tmp_path)
+    assert BagelConfig.from_folder(tmp_path) == CONFIG
+
+
+def test_one_file_may_hold_all_sections(tmp_path: Path) -> None:
+    CONFIG.save(tmp_path)
+    llm = tmp_path / "llm_config.json"
+    edit(tmp_path / "config.json", llm_config=json.loads(llm.read_text()))
+    llm.unlink()
+    assert BagelConfig.from_folder(tmp_path) == CONFIG
+
+
+def test_what_the_released_config_leaves_unsaid(tmp_path: Path) -> None:
+    CONFIG.save(tmp_path)
+    edit(tmp_path / "llm_config.json", vocab_size=152064, head_dim=None, attention_bias_qkv=None, hidden_size=48)
+    edit(tmp_path / "config.json", special_tokens=None, vae_config={"z_channels": 16, "downsample": 8}, timestep_embed_dim=None)
+    config = BagelConfig.from_folder(tmp_path)
+    assert (config.head_dim, config.attention_bias, config.time_features) == (8, True, 256)
+    assert (config.bos_token_id, config.eos_token_id) == (151644, 151645)
+    assert (config.start_of_image, config.end_of_image) == (151652, 151653)
+    assert config.vae == AutoEncoderConfig()
+    assert config.latent_channels == 64
+
+
+def test_the_weights_overrule_a_stale_latent_size(tmp_path: Path) -> None:
+    CONFIG.save(tmp_path)
+    edit(tmp_path / "config.json", max_latent_size=32)
+    save_file({LATENT_TABLE: torch.zeros(49, CONFIG.hidden_size)}, tmp_path / "ema.safetensors")
+    assert BagelConfig.from_folder(tmp_path).max_latent_size == 7
+
+
+def test_a_table_that_is_not_square_is_refused(tmp_path: Path) -> None:
+    CONFIG.save(tmp_path)
+    save_file({LATENT_TABLE: torch.zeros(48, CONFIG.hidden_size)}, tmp_path / "ema.safetensors")
+    with pytest.raises(ValueError, match=r"latent_pos_embed.pos_embed in .*ema.safetensors has 48 rows"):
+        BagelConfig.from_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "message"),
+    [
+        (
+            "llm_config.json",
+            {"hidden_size": None},
+            r"hidden_size is missing in .*llm_config.json; it must be a positive integer",
+        ),
+        ("llm_config.json", {"num_hidden_layers": 0}, r"num_hidden_layers is 0 in .*it must be a positive integer"),
+        ("llm_config.json", {"rope_theta": "big"}, r"rope_theta is 'big' in .*it must be a number"),
+        ("llm_config.json", {"num_key_value_heads": 4}, r"6 query heads cannot share 4 key-value heads"),
+        ("llm_config.json", {"head_dim": 7}, r"head_dim is 7"),
+        ("llm_config.json", {"hidden_act": "gelu"}, r"hidden_act is 'gelu'.*use 'silu'"),
+        ("llm_config.json", {"rope_scaling": {"factor": 2}}, r"rope_scaling is .*remove it"),
+        ("llm_config.json", {"attention_bias_qkv": 1}, r"attention_bias_qkv is 1 in .*true or false"),
+        ("llm_config.json", {"vocab_size": 58}, r"start_of_image is 58; the vocabulary has 58 ids"),
+        ("config.json", {"vae_config": None}, r"vae_config is missing in .*it must be an object"),
+        ("config.json", {"vae_config": {"downsample": 4}}, r"downsample is 4 in .*imply 8"),
+        ("config.json", {"vae_config": {"ch_mult": []}}, r"ch_mult is \[\] in .*list of positive integers"),
+        ("config.json", {"special_tokens": {"bos_token_id": -1}}, r"bos_token_id is -1 in .*at least 0"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_file(tmp_path: Path, file: str, changes: dict[str, Any], message: str) -> None:
+    CONFIG.save(tmp_path)
+    edit(tmp_path / file, **changes)
+    with pytest.raises(ValueError, match=message):
+        BagelConfig.from_folder(tmp_path)
+
+
+def test_a_missing_folder_or_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"nowhere is not a folder"):
+        BagelConfig.from_folder(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"config.json is missing"):
+        BagelConfig.from_folder(tmp_path)
+    (tmp_path / "config.json").write_text('{"latent')
+    with pytest.raises(ValueError, match=r"config.json is not valid JSON"):
+        BagelConfig.from_folder(tmp_path)
+
+
+def test_the_grid_of_a_picture() -> None:
+    assert CONFIG.grid_hw(16, 40) == (2, 5)
+
+
+@pytest.mark.parametrize("size", [(12, 16), (16, 48), (0, 16)])
+def test_a_picture_off_the_grid_is_refused(size: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="allowed are multiples of 8 up to 40"):
+        CONFIG.grid_hw(*size)
