@@ -8,16 +8,17 @@ a list of clauses, each of which holds or does not:
   colour.
 - **relation** of each include group that names one: the group and its target each have their number or more, and every object
   of the group stands in the relation to every object of the target.
-- **clean**, one a prompt: something asked for is there, nothing of another class is, and nothing is unrecognised.
+- **nothing extra**, one a prompt: something asked for is there, no group has more than its number, nothing is of another
+  class, and nothing is unrecognised.
 
 Whose an object is: an object of a class that one group asks for is that group's, whatever its colour. Where several groups ask
 for one class (in different colours), they first take objects of their own colour up to their number; then groups that are
 short take what is left, which is how a wrong colour costs the colour and not the count as well; a surplus goes to the group of
-its colour, or else to the first. Excluded numbers need no clause: exact counts and clean leave no room for them.
+its colour, or else to the first. Excluded numbers need no clause: exact counts and nothing extra leave no room for them.
 
-*strict* is 1 when every clause holds, else 0. *graded* is the share of clauses that hold. What follows from the definitions:
-a blank picture scores 0 on both; painting fewer objects than asked makes no clause easier; adding any object to a picture
-breaks strict, unless it was missing.
+*strict* is 1 when every clause holds, else 0. *graded* is the share of clauses that hold. The definitions are chosen so that
+it does not pay to paint more, fewer or nothing: a blank picture scores 0 on both; an object too few costs the count and the
+colour, one too many the count and nothing extra; an object that was not missing never makes a clause hold.
 """
 
 from collections.abc import Sequence
@@ -61,7 +62,8 @@ def clauses(wanted: Requirements, objects: Sequence[Detection], *, unrecognised:
             name = f"{_name(group)} {group.position.relation} {_name(target)}"
             judged.append(Clause(name, enough and len(target_share) >= target.count and placed))
     num_shared = sum(map(len, shares))
-    judged.append(Clause("nothing else", num_shared > 0 and num_shared == len(objects) and unrecognised == 0))
+    surplus = any(len(share) > group.count for group, share in zip(wanted.include, shares, strict=True))
+    judged.append(Clause("nothing extra", 0 < num_shared == len(objects) and not surplus and unrecognised == 0))
     return tuple(judged)
 
 
