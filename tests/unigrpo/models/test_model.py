@@ -262,3 +262,18 @@ def test_an_empty_context_holds_nothing(model: Bagel) -> None:
     context: Context = model.empty_context(3)
     assert context.valid_ST.shape == (3, 0)
     assert context.position_S.tolist() == [0, 0, 0]
+
+
+def test_the_text_expert_is_qwen3_with_biases() -> None:
+    """Hugging Face's Qwen3 has the q/k norm; head dim, grouping, RoPE base and eps differ here from the parity cases'."""
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    model = random_model(torch.float32)
+    sizes = {key: value for key, value in CONFIG.llm_dict().items() if key not in ("model_type", "architectures", "rope_theta")}
+    rope = {"rope_type": "default", "rope_theta": CONFIG.rope_theta}
+    qwen = Qwen3ForCausalLM(Qwen3Config(**sizes, attention_bias=True, rope_parameters=rope))
+    weights = {name: value for key, value in model.state_dict().items() if (name := text_expert_name(key)) is not None}
+    no_bias = {name: torch.zeros_like(value) for name, value in qwen.state_dict().items() if name.endswith("o_proj.bias")}
+    qwen.load_state_dict(weights | no_bias)
+    ids_ST, length_S = padded(segments(30))
+    torch.testing.assert_close(model.logits(model.prefill(ids_ST, length_S)[0]), qwen(ids_ST).logits, rtol=1e-5, atol=1e-5)

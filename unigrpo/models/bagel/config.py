@@ -216,7 +216,7 @@ def _vae(section: Section) -> AutoEncoderConfig:
         in_channels=section.size("in_channels", flux.in_channels),
         ch=section.size("ch", flux.ch),
         ch_mult=tuple(ch_mult),
-        num_res_blocks=section.size("num_res_blocks", flux.num_res_blocks),
+        num_res_blocks=section.whole("num_res_blocks", flux.num_res_blocks),
         z_channels=section.size("z_channels", flux.z_channels),
         scale_factor=section.number("scale_factor", flux.scale_factor),
         shift_factor=section.number("shift_factor", flux.shift_factor),

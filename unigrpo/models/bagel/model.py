@@ -150,6 +150,7 @@ class Bagel(nn.Module):
         The block, markers included, sits at the context's RoPE position, sees the context and all of itself.
         """
         num_samples, num_latents, _ = x_SLC.shape
+        assert num_latents == grid_hw[0] * grid_hw[1], f"{num_latents} latent tokens do not fill a grid of {grid_hw}"
         gen_SLH = self.vae2llm(x_SLC.to(self.dtype)) + self.latent_pos_embed(grid_hw)
         gen_SLH = gen_SLH + self.time_embedder(t_S, self.dtype)[:, None]
         marker_ids = torch.tensor([self.config.start_of_image, self.config.end_of_image], device=x_SLC.device)
