@@ -11,7 +11,7 @@ from cluster.rollouts import Group
 from cluster.sharding import shard, split
 from cluster.wait import wait_all
 from learner.batch import MiniBatch
-from unigrpo.algo.advantage import group_advantages, zero_variance
+from unigrpo.algo.advantage import group_advantages
 from unigrpo.types import Given, Sample, Thought
 
 
@@ -49,8 +49,7 @@ class LearnerGroup:
             f"update {step} on learner rank {rank}": actor.update.remote(step, shares[rank], *trajectories[rank])
             for rank, actor in enumerate(self.ranks)
         }
-        stats = wait_all(calls, timeout=self._timeout)[0]
-        return {**stats, "groups/zero_variance": zero_variance(rewards_PG).count_nonzero().item()}
+        return dict(wait_all(calls, timeout=self._timeout)[0])
 
     def fit(self, step: int, mini_batches: Sequence[MiniBatch[Any]]) -> dict[str, Any]:
         """One supervised update; each rank's share of the examples."""

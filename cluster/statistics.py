@@ -1,26 +1,29 @@
 """Numbers of one step's rollouts, worked out from what the driver holds."""
 
 from collections.abc import Sequence
-from statistics import fmean, pstdev
+from statistics import fmean
 from typing import Any
 
+import torch
+
 from cluster.rollouts import Group, Tally
+from unigrpo.algo.advantage import zero_variance
 
 
 def rollout_statistics(groups_P: Sequence[Group], tally: Tally) -> dict[str, Any]:
     """Reward, thought and drop statistics of the groups that were trained on, by metric name."""
     scores = [score for group in groups_P for score in group.scores]
     thoughts = [thought for group in groups_P for thought in group.thoughts]
-    rewards_PG = [[score.value for score in group.scores] for group in groups_P]
+    rewards_PG = torch.tensor([[score.value for score in group.scores] for group in groups_P], dtype=torch.float64)
     partial = sorted(name for name, value in scores[0].breakdown.items() if isinstance(value, float))
     return {
         "reward/mean": fmean(score.value for score in scores),
-        "reward/group_std": fmean(pstdev(rewards_G) for rewards_G in rewards_PG),
-        "reward/zero_variance": fmean(max(rewards_G) == min(rewards_G) for rewards_G in rewards_PG),
+        "reward/group_std": rewards_PG.std(1, correction=0).mean().item(),
         **{f"reward/{name}": fmean(float(score.breakdown[name]) for score in scores) for name in partial},
         "thought/tokens": fmean(len(thought.token_ids) for thought in thoughts),
         "thought/truncated": fmean(thought.truncated for thought in thoughts),
         "groups/asked": tally.asked,
         "groups/dropped": tally.dropped,
+        "groups/zero_variance": int(zero_variance(rewards_PG).sum()),
         "scores/retried": tally.retried_scores,
     }

@@ -12,6 +12,8 @@ from rich.table import Table
 from cluster.pool import Pool
 
 COLUMNS = {
+    "text loss": "loss/text",
+    "flow loss": "loss/flow",
     "reward": "reward/mean",
     "text clip": "text/clip_fraction",
     "flow clip": "flow/clip_fraction",
@@ -44,7 +46,7 @@ class View:
 
     def say(self, text: str) -> None:
         """One line that stays."""
-        self._console.print(text, highlight=False)
+        self._console.print(text, highlight=False, soft_wrap=True)
 
     def begin(self, step: int) -> None:
         """The loop starts at `step`: time left is estimated from here."""

@@ -50,9 +50,7 @@ def cluster() -> Iterator[None]:
 
 def pool_of(num_workers: int) -> Pool:
     workers = [ray.remote(FakeWorker).options(num_cpus=0, max_restarts=-1).remote() for _ in range(num_workers)]
-    return Pool(
-        role="fake", workers=workers, revive=lambda worker: worker.load.options(max_task_retries=-1).remote(7)
-    )
+    return Pool(role="fake", workers=workers, revive=lambda worker: worker.load.options(max_task_retries=-1).remote(7))
 
 
 def double(number: int, results: list[Any]) -> Job:
@@ -64,7 +62,8 @@ def double(number: int, results: list[Any]) -> Job:
 
 
 def test_every_piece_is_done_once_and_fresh_workers_are_filled_first() -> None:
-    pool, results = pool_of(2), []
+    pool = pool_of(2)
+    results: list[int] = []
     for number in range(6):
         pool.add(double(number, results))
     drive([pool], timeout=60)
@@ -73,7 +72,8 @@ def test_every_piece_is_done_once_and_fresh_workers_are_filled_first() -> None:
 
 
 def test_a_killed_worker_is_revived_and_its_piece_done_again() -> None:
-    pool, results = pool_of(1), []
+    pool = pool_of(1)
+    results: list[int] = []
     deaths = iter([True])
     pool.add(
         Job(
@@ -101,7 +101,8 @@ def test_a_fault_of_the_piece_is_raised_not_retried() -> None:
 
 
 def test_work_that_follows_from_work_is_driven_too() -> None:
-    first, second, results = pool_of(1), pool_of(1), []
+    first, second = pool_of(1), pool_of(1)
+    results: list[int] = []
     first.add(
         Job(
             name="first",

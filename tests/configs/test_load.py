@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from configs.load import ConfigError, check_files, dump, load, model_folder, parse, still_to_be_given
-from configs.schema import TrainConfig
+from configs.schema import TrainConfig, VelocityMse
 
 QUICKSTART = Path("configs/quickstart.yaml")
 
@@ -87,7 +87,7 @@ def test_the_1024_preset_holds_table_3() -> None:
     assert (sampler.window_range, sampler.window_size, sampler.height, sampler.width) == ((0, 5), 3, 1024, 1024)
     assert (config.rollout.prompts_per_step, config.rollout.group_size) == (32, 24)
     assert (algorithm.ppo_epochs, algorithm.mini_batches, algorithm.flow_weight) == (2, 1, 1.0)
-    assert (algorithm.text_kl, algorithm.flow_clip, algorithm.regulariser.weight) == (0.0, 1e-6, 1.5e-5)
+    assert (algorithm.text_kl, algorithm.flow_clip, algorithm.regulariser) == (0.0, 1e-6, VelocityMse(weight=1.5e-5))
     assert (algorithm.text_clip, algorithm.context_gradient) == ((0.20, 0.28), "full")
     assert (learner.text_learning_rate, learner.generation_learning_rate) == (1e-6, 3e-5)
     assert config.evaluation.num_points == 50
