@@ -90,7 +90,7 @@ class Learner:
         return []
 
     def save(self, step: int) -> None:
-        """Write the checkpoint of `step` from rank 0. Raises OSError there when the disk refuses; the one before still loads."""
+        """Write the checkpoint of `step` from rank 0. Raises OSError there if the disk refuses; the one before still loads."""
         tensors = {kind: {name: value.cpu() for name, value in self._engine.state(kind) if self._rank == 0} for kind in KINDS}
         if self._rank == 0:
             state = State(

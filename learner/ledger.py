@@ -10,7 +10,7 @@ from learner.zero import ZeroEngine
 from unigrpo.algo.objective import FlowLoss
 from unigrpo.algo.stats import Stats
 
-STEP_FIGURES = ("clip_low", "clip_high", "log_ratio_std", "log_ratio_max", "velocity_shift_rms", "velocity_norm_ratio")
+STEP_FIGURES = ("clip_low", "clip_high", "log_ratio_std", "log_ratio_max", "velocity_shift_rms")
 """What is also told of each window step."""
 
 
@@ -58,6 +58,8 @@ class Ledger:
             summary = stats.summary()
             metrics |= {f"{term}/{name}": value for name, value in summary.items()}
             metrics[f"{term}/clip_fraction"] = summary["clip_low"] + summary["clip_high"]
+            if "reference_velocity_rms" in summary:
+                metrics[f"{term}/velocity_norm_ratio"] = summary["velocity_rms"] / summary["reference_velocity_rms"]
         if flow := self.stats.get("flow"):
             for w in range(len(flow.maxima["log_ratio"])):
                 figures = flow.at(w).summary()

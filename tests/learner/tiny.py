@@ -86,7 +86,7 @@ def make_learner(config: TrainConfig, rank: Rank) -> Learner:
 
 
 def sample_step(config: TrainConfig, step: int, advantages: Sequence[float]) -> list[Sample]:
-    """One sample an advantage, thoughts of several lengths (the second truncated), sampled by the start checkpoint's weights."""
+    """One sample an advantage, thoughts of several lengths (the second truncated), by the start checkpoint's weights."""
     assert config.model.path is not None
     model = load_model(config.model.path).model
     generator = torch.Generator().manual_seed(100 + step)

@@ -1,0 +1,244 @@
+"""Checkpoints through the learner: bit-equal resumption, damage, full disks, other configs."""
+
+import json
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.testing import assert_close
+
+from configs.load import ConfigError
+from learner.batch import MiniBatch
+from learner.checkpoint import check_resumable, newest_checkpoint, read_state
+from learner.learner import Learner
+from learner.optimizer import Rank
+from learner.zero import KINDS
+from tests.learner import two_ranks
+from tests.learner.tiny import make_config, make_learner, sample_step, save_tiny_model, whole
+from unigrpo.models.bagel.checkpoint import load_model
+
+ADVANTAGES = (1.0, -1.0, 0.5, -0.5)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("model") / "start")
+
+
+def everything(learner: Learner) -> dict[str, Tensor]:
+    """Masters, moments and the update count."""
+    engine = learner._engine
+    state = {f"{kind}/{name}": value.clone() for kind in KINDS for name, value in engine.state(kind)}
+    return state | {"updates": torch.tensor(engine.updates)}
+
+
+def train(learner: Learner, config: Any, steps: range) -> None:
+    for step in steps:
+        learner.update(step, whole(sample_step(config, step, ADVANTAGES)))
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_a_resumed_run_is_bit_equal_to_one_that_never_stopped(stage: int, model: Path, tmp_path: Path, rank: Rank) -> None:
+    config = make_config(
+        model, tmp_path, learner__zero_stage=stage, algorithm__ppo_epochs=2, learner__decay_updates=4, learner__warmup_updates=2
+    )
+    learner = make_learner(config, rank)
+    assert learner.restore() == 0
+    train(learner, config, range(2))
+    learner.save(2)
+    at_save = everything(learner)
+    train(learner, config, range(2, 4))
+
+    resumed = make_learner(config, rank)
+    assert resumed.restore() == 2
+    assert_close(everything(resumed), at_save, rtol=0, atol=0)
+    train(resumed, config, range(2, 4))
+    assert_close(everything(resumed), everything(learner), rtol=0, atol=0)
+
+
+def test_another_zero_stage_reads_the_same_tensors(model: Path, tmp_path: Path, rank: Rank) -> None:
+    config = make_config(model, tmp_path, learner__zero_stage=1)
+    learner = make_learner(config, rank)
+    train(learner, config, range(1))
+    learner.save(1)
+    saved = everything(learner)
+    path = tmp_path / "checkpoints" / "step-000001" / "state.json"
+    state = json.loads(path.read_text())
+    state["config"]["learner"]["zero_stage"] = 3
+    path.write_text(json.dumps(state))
+    _forge_manifest(path.parent)
+    other = make_learner(make_config(model, tmp_path, learner__zero_stage=3), rank)
+    assert other.restore() == 1
+    assert_close(everything(other), saved, rtol=0, atol=0)
+
+
+def test_the_policy_folder_is_a_model_of_the_released_layout(model: Path, tmp_path: Path, rank: Rank) -> None:
+    config = make_config(model, tmp_path)
+    learner = make_learner(config, rank)
+    train(learner, config, range(1))
+    learner.save(1)
+    policy = load_model(tmp_path / "checkpoints" / "step-000001" / "policy")
+    masters = dict(learner._engine.state("master"))
+    assert_close(dict(policy.model.named_parameters()), masters, rtol=0, atol=0, check_stride=False)
+    assert_close(policy.autoencoder.state_dict(), load_model(model).autoencoder.state_dict(), rtol=0, atol=0)
+    assert policy.config == load_model(model).config
+
+
+def test_only_the_newest_are_kept(model: Path, tmp_path: Path, rank: Rank) -> None:
+    learner = make_learner(make_config(model, tmp_path, checkpoint={"keep": 2}), rank)
+    for step in (1, 2, 10):
+        learner.save(step)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step-000002", "step-000010"]
+    newest = newest_checkpoint(tmp_path / "checkpoints")
+    assert newest is not None
+    assert newest.name == "step-000010"
+    assert newest_checkpoint(tmp_path / "nothing") is None
+
+
+def test_a_half_written_or_half_removed_folder_is_not_a_checkpoint(model: Path, tmp_path: Path, rank: Rank) -> None:
+    learner = make_learner(make_config(model, tmp_path), rank)
+    learner.save(1)
+    folder = tmp_path / "checkpoints"
+    (folder / "step-000002").mkdir()
+    (folder / ".step-000003.partial" / "policy").mkdir(parents=True)
+    assert learner.restore() == 1
+    learner.save(4)
+    assert not (folder / ".step-000003.partial").exists()
+
+
+@contextmanager
+def files_up_to(num_bytes: int) -> Iterator[None]:
+    """Writes beyond this size fail, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("num_bytes", [100, 20_000])
+def test_a_full_disk_leaves_the_previous_checkpoint_and_nothing_else(
+    num_bytes: int, model: Path, tmp_path: Path, rank: Rank
+) -> None:
+    config = make_config(model, tmp_path)
+    learner = make_learner(config, rank)
+    learner.save(1)
+    saved = everything(learner)
+    train(learner, config, range(1, 2))
+    with files_up_to(num_bytes), pytest.raises(OSError, match=r"step-000002 could not be saved .* what was there before is"):
+        learner.save(2)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000001"]
+    resumed = make_learner(config, rank)
+    assert resumed.restore() == 1
+    assert_close(everything(resumed), saved, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["policy/ema.safetensors", "exp_avg.safetensors", "exp_avg_sq.safetensors", "state.json"])
+def test_damage_is_refused_with_the_file_named(name: str, model: Path, tmp_path: Path, rank: Rank) -> None:
+    learner = make_learner(make_config(model, tmp_path), rank)
+    learner.save(1)
+    path = tmp_path / "checkpoints" / "step-000001" / name
+    content = path.read_bytes()
+    path.write_bytes(content[:-8])
+    with pytest.raises(
+        ValueError, match=rf"{name} has {len(content) - 8} bytes instead of {len(content)}; remove .*step-000001"
+    ):
+        learner.restore()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(ValueError, match=rf"{name} has another checksum"):
+        learner.restore()
+    path.unlink()
+    with pytest.raises(ValueError, match=rf"{name} has no bytes"):
+        learner.restore()
+
+
+def test_a_tensor_that_is_missing_or_misshapen_is_named(model: Path, tmp_path: Path, rank: Rank) -> None:
+    learner = make_learner(make_config(model, tmp_path), rank)
+    learner.save(1)
+    folder = tmp_path / "checkpoints" / "step-000001"
+    from safetensors.torch import save_file
+
+    moments = load_file(folder / "exp_avg.safetensors")
+    moments["llm2vae.weight"] = moments["llm2vae.weight"][:1].contiguous()
+    save_file(moments, folder / "exp_avg.safetensors")
+    _forge_manifest(folder)
+    with pytest.raises(ValueError, match=r"llm2vae.weight in .*exp_avg.safetensors has shape \(1, 32\) instead of \(16, 32\)"):
+        learner.restore()
+
+
+def test_another_config_is_refused_and_the_keys_named(model: Path, tmp_path: Path, rank: Rank) -> None:
+    make_learner(make_config(model, tmp_path), rank).save(1)
+    changed = make_config(model, tmp_path, learner__text_learning_rate=0.5, seed=9)
+    message = r"learner.text_learning_rate was 0.001 and is 0.5; seed was 3 and is 9\. A resumed run may change steps"
+    with pytest.raises(ConfigError, match=message):
+        check_resumable(changed)
+    with pytest.raises(ConfigError, match=message):
+        make_learner(changed, rank).restore()
+
+
+def test_steps_logging_and_evaluation_may_change(model: Path, tmp_path: Path, rank: Rank) -> None:
+    make_learner(make_config(model, tmp_path), rank).save(1)
+    changed = make_config(model, tmp_path, steps=9, logging={"samples_every": 3}, evaluation={"every": 2})
+    assert make_learner(changed, rank).restore() == 1
+
+
+def test_another_reference_is_refused(model: Path, tmp_path: Path, rank: Rank) -> None:
+    learner = make_learner(make_config(model, tmp_path), rank)
+    learner.save(1)
+    learner._reference_hash = "0" * 64
+    with pytest.raises(ValueError, match="a run keeps its reference"):
+        learner.restore()
+
+
+def test_another_format_is_refused(model: Path, tmp_path: Path, rank: Rank) -> None:
+    make_learner(make_config(model, tmp_path), rank).save(1)
+    folder = tmp_path / "checkpoints" / "step-000001"
+    state = json.loads((folder / "state.json").read_text())
+    (folder / "state.json").write_text(json.dumps(state | {"format": 2}))
+    with pytest.raises(ValueError, match="has format 2, this version reads 1"):
+        read_state(folder)
+
+
+def _forge_manifest(folder: Path) -> None:
+    """Make a manifest agree with files that a test changed on purpose."""
+    from learner.checkpoint import _crc32
+
+    manifest = json.loads((folder / "manifest.json").read_text())
+    sizes = {name: {"bytes": (folder / name).stat().st_size, "crc32": _crc32(folder / name)} for name in manifest}
+    (folder / "manifest.json").write_text(json.dumps(sizes))
+
+
+def _save_on_two_ranks(rank: Rank, folder: Path) -> list[float]:
+    losses = []
+    for stage in (1, 3):
+        config = make_config(folder / "model", folder / f"run{stage}", learner__zero_stage=stage, learner__num_ranks=2)
+        learner = make_learner(config, rank)
+        samples = sample_step(config, 0, ADVANTAGES)
+        share = tuple(samples[rank.rank :: 2])
+        losses.append(learner.update(0, [MiniBatch(samples=share, global_count=len(samples))])["loss"])
+        learner.save(1)
+        before = everything(learner)
+        resumed = make_learner(config, rank)
+        assert resumed.restore() == 1
+        assert_close(everything(resumed), before, rtol=0, atol=0)
+    return losses
+
+
+@pytest.mark.slow
+def test_two_ranks_write_what_one_rank_would(tmp_path: Path, rank: Rank) -> None:
+    config = make_config(save_tiny_model(tmp_path / "model"), tmp_path / "alone")
+    learner = make_learner(config, rank)
+    train(learner, config, range(1))
+    learner.save(1)
+    two_ranks.run(_save_on_two_ranks, tmp_path)
+    for name in ("policy/ema.safetensors", "exp_avg.safetensors", "exp_avg_sq.safetensors"):
+        alone = load_file(tmp_path / "alone" / "checkpoints" / "step-000001" / name)
+        for run in ("run1", "run3"):
+            assert_close(load_file(tmp_path / run / "checkpoints" / "step-000001" / name), alone, rtol=1e-3, atol=2e-4)

@@ -1,0 +1,94 @@
+"""Every refusal names what was given and what is the learner's own."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from learner.checks import Expected
+from learner.policy import Window
+from tests.learner.tiny import make_config, sample_step, save_tiny_model
+from unigrpo.types import Sample, Thought, Trajectory
+
+STEP = 2
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Sample:
+    folder = tmp_path_factory.mktemp("checks")
+    [sample] = sample_step(make_config(save_tiny_model(folder / "model"), folder / "run"), STEP, [1.0])
+    return sample
+
+
+@pytest.fixture(scope="module")
+def expected() -> Expected:
+    config = make_config(Path("unused"), Path("unused"))
+    return Expected(STEP, Window.of(config.sampler, config.seed, STEP), (2, 2), 16)
+
+
+def test_what_the_denoiser_made_is_accepted(sample: Sample, expected: Expected) -> None:
+    expected.check([sample])
+
+
+def test_rounding_of_the_grid_is_accepted(sample: Sample, expected: Expected) -> None:
+    prompt, thought, trajectory = sample.spans
+    assert isinstance(trajectory, Trajectory)
+    grid_N = trajectory.grid_N.float()
+    expected.check([replace(sample, spans=(prompt, thought, replace(trajectory, grid_N=grid_N)))])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"cfg_scale": 4.0}, r"CFG scale is 4.0, but the learner's own is 1.0"),
+        ({"policy_version": 1}, r"painting's policy version is 1, but the learner's own is 2"),
+        ({"start": 4}, r"window start is 4, but the learner's own is \d"),
+        ({"grid_hw": (1, 4)}, r"latent grid is \(1, 4\), but the learner's own is \(2, 2\)"),
+        ({"grid_N": lambda t: t.grid_N[:-1]}, r"number of time points is 5, but the learner's own is 6"),
+        ({"grid_N": lambda t: t.grid_N + 2e-6}, r"time grid at 0 is 1.00000[12]\d*, but the learner's own is 1.0"),
+        ({"grid_N": lambda t: t.grid_N * float("nan")}, r"time grid at 0 is nan"),
+        ({"sigma_W": lambda t: t.sigma_W * 1.01}, r"noise level at \d is .*, but the learner's own is"),
+        ({"sigma_W": lambda t: t.sigma_W[:1]}, r"shape of the noise level is \(1,\), but the learner's own is \(2,\)"),
+        ({"x_WLC": lambda t: t.x_WLC[:1]}, r"shape of x_WLC is \(1, 4, 16\), but the learner's own is \(2, 4, 16\)"),
+        ({"x_next_WLC": lambda t: t.x_next_WLC[..., :8]}, r"shape of x_next_WLC is \(2, 4, 8\)"),
+        ({"x_next_WLC": lambda t: t.x_next_WLC.bfloat16()}, r"dtype of x_next_WLC is torch.bfloat16, .* own is torch.float32"),
+        ({"mean_WLC": lambda t: t.mean_WLC * float("inf")}, r"elements of mean_WLC that are not finite is 128, .* own is 0"),
+    ],
+)
+def test_a_foreign_trajectory_is_refused(sample: Sample, expected: Expected, changes: dict[str, Any], message: str) -> None:
+    prompt, thought, trajectory = sample.spans
+    assert isinstance(trajectory, Trajectory)
+    changed = replace(trajectory, **{name: value(trajectory) if callable(value) else value for name, value in changes.items()})
+    with pytest.raises(ValueError, match=message):
+        expected.check([sample, replace(sample, spans=(prompt, thought, changed))])
+
+
+def test_a_thought_of_another_version_is_refused(sample: Sample, expected: Expected) -> None:
+    prompt, thought, trajectory = sample.spans
+    assert isinstance(thought, Thought)
+    with pytest.raises(ValueError, match="sample 0: the thought's policy version is 7, but the learner's own is 2"):
+        expected.check([replace(sample, spans=(prompt, replace(thought, policy_version=7), trajectory))])
+
+
+def test_a_thought_without_all_its_log_probabilities_is_refused(sample: Sample, expected: Expected) -> None:
+    prompt, thought, trajectory = sample.spans
+    assert isinstance(thought, Thought)
+    with pytest.raises(ValueError, match=r"number of a thought's log-probabilities is 1, but the learner's own is \d"):
+        expected.check([replace(sample, spans=(prompt, replace(thought, behavior_logp=(-1.0,)), trajectory))])
+
+
+@pytest.mark.parametrize("advantage", [float("nan"), float("inf")])
+def test_an_advantage_that_is_not_finite_is_refused(sample: Sample, expected: Expected, advantage: float) -> None:
+    with pytest.raises(ValueError, match=f"sample 0 has advantage {advantage}, which must be finite"):
+        expected.check([replace(sample, advantage=advantage)])
+
+
+def test_the_window_is_a_function_of_seed_and_step() -> None:
+    sampler = make_config(Path("unused"), Path("unused")).sampler
+    window = Window.of(sampler, 3, 5)
+    again = Window.of(sampler, 3, 5)
+    assert window.start == again.start
+    assert torch.equal(window.std_W, window.sigma_W * (window.t_W - window.t_next_W).sqrt())
+    assert {Window.of(sampler, 3, step).start for step in range(40)} == {0, 1, 2}
