@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from configs.load import model_folder
 from configs.schema import TrainConfig
@@ -76,7 +77,7 @@ class Denoiser:
 
         Raises:
             NotServing: another version is served, or none.
-            ValueError: contexts and seeds differ in number, or the window does not lie within the grid.
+            ValueError: the window does not lie within the grid.
         """
         require(version, self._version)
         context = self._prefill(contexts_S)
@@ -101,10 +102,17 @@ class Denoiser:
         return paintings, traces
 
     def _prefill(self, contexts_S: Sequence[Sequence[Sequence[int]]]) -> Context:
-        ids_S = [torch.tensor(segments_to_ids(segments, self._model.config)) for segments in contexts_S]
-        length_S = torch.tensor([len(ids) for ids in ids_S])
-        ids_ST = torch.nn.utils.rnn.pad_sequence(ids_S, batch_first=True)
-        return self._model.prefill(ids_ST.to(self._device), length_S.to(self._device))[1]
+        """What siblings share, everything but the last segment, is read once and handed to each."""
+        shared_S = [tuple(map(tuple, segments[:-1])) for segments in contexts_S]
+        place = {shared: index for index, shared in enumerate(dict.fromkeys(shared_S))}
+        _, context = self._model.prefill(*self._padded([segments_to_ids(shared, self._model.config) for shared in place]))
+        index_S = torch.tensor([place[shared] for shared in shared_S], device=self._device)
+        last_S = [segments_to_ids(segments[-1:], self._model.config) for segments in contexts_S]
+        return self._model.prefill(*self._padded(last_S), context.select(index_S))[1]
+
+    def _padded(self, ids_S: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        ids_ST = pad_sequence([torch.tensor(ids, dtype=torch.int64) for ids in ids_S], batch_first=True)
+        return ids_ST.to(self._device), torch.tensor([len(ids) for ids in ids_S], device=self._device)
 
     def _decode(self, latent_SLC: Tensor) -> list[Tensor]:
         at_once = max(1, PIXELS_AT_ONCE // (self._sampler.height * self._sampler.width))

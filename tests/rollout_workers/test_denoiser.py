@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -15,8 +16,15 @@ from unigrpo.models.bagel.autoencoder import from_tokens, to_uint8
 from unigrpo.models.bagel.checkpoint import load_model
 from unigrpo.types import Trajectory
 
-CONTEXTS = [[(1, 2, 3), (4, 5)], [(6,), (7, 8, 9, 10)], [(1, 2, 3), ()]]
-SEEDS = [11, 12, 13]
+CONTEXTS: list[list[tuple[int, ...]]] = [
+    [(1, 2, 3), (4, 5)],
+    [(6,), (7, 8, 9, 10)],
+    [(1, 2, 3), ()],
+    [(1,), (6,), (7, 8)],
+    [(6,)],
+]
+"""Unequal in length and number of segments; some share a beginning, one has no thought."""
+SEEDS = [11, 12, 13, 14, 15]
 POINTS, START = 6, 1
 
 
@@ -27,7 +35,7 @@ def denoiser(checkpoint: Path) -> Denoiser:
     return worker
 
 
-def velocity_alone(segments: list[tuple[int, ...]], x_LC: torch.Tensor, t: float) -> torch.Tensor:
+def velocity_alone(segments: Sequence[tuple[int, ...]], x_LC: torch.Tensor, t: float) -> torch.Tensor:
     """The velocity of one sample from nothing: no batch, no padding, no cache shared between steps."""
     model = random_model(1)
     ids = [token for segment in segments for token in (MODEL.bos_token_id, *segment, MODEL.eos_token_id)]
@@ -88,7 +96,7 @@ def test_every_step_is_what_the_model_says(denoiser: Denoiser) -> None:
 
 def test_a_batch_paints_what_each_sample_paints_alone(denoiser: Denoiser) -> None:
     paintings, trajectories = denoiser.paint(CONTEXTS, SEEDS, POINTS, START, 5)
-    for i in (2, 0, 1):
+    for i in (2, 0, 4, 1, 3):
         [painting], [trajectory] = denoiser.paint([CONTEXTS[i]], [SEEDS[i]], POINTS, START, 5)
         assert_close(painting.latent_LC, paintings[i].latent_LC, rtol=0, atol=5e-5)
         for field in fields(Trajectory):
@@ -131,6 +139,15 @@ def test_records_own_their_memory(denoiser: Denoiser) -> None:
     paintings, trajectories = denoiser.paint(CONTEXTS, SEEDS, POINTS, START, 5)
     for tensor in (paintings[0].latent_LC, paintings[0].image_HW3, trajectories[0].x_WLC):
         assert tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
+
+
+def test_latents_stay_float32_under_bfloat16_weights(denoiser: Denoiser, checkpoint: Path) -> None:
+    coarse = Denoiser(train_config(checkpoint, denoiser={"dtype": "bfloat16"}))
+    coarse.load(5, buckets_of(random_model(1), 5))
+    (painting, *_), (trace, *_) = coarse.paint(CONTEXTS, SEEDS, POINTS, START, 5)
+    (exact, *_), _ = denoiser.paint(CONTEXTS, SEEDS, POINTS, START, 5)
+    assert {painting.latent_LC.dtype, trace.x_WLC.dtype, trace.mean_WLC.dtype} == {torch.float32}
+    assert (painting.latent_LC - exact.latent_LC).norm() < 0.1 * exact.latent_LC.norm()
 
 
 def test_a_picture_the_model_cannot_paint_is_refused(checkpoint: Path) -> None:
