@@ -86,7 +86,7 @@ def benchmark(config: TrainConfig, tokenizer: Tokenizer) -> Benchmark:
         return tokenizer.encode(write_trace(draw_plan(prompt.metadata, rng)))
 
     return Benchmark(
-        prompts=load_prompts(evaluation.prompts),
+        prompts=load_prompts(evaluation.prompts, config.evaluation_reward),
         sampling=Sampling(
             seed=evaluation.seed,
             step=0,

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from cluster.prompts import load_prompts
 from configs.load import ConfigError, check_files, model_folder, still_to_be_given
+from configs.reward import GenevalReward
 from configs.schema import Config, SftConfig, TrainConfig, VelocityMse
 from unigrpo.algo.flow import rescale_to_elements
 from unigrpo.layout import reasoner_prompt_ids
@@ -40,8 +41,13 @@ def resolved(config: Config) -> Iterator[str]:
         yield f"{count_prompts(config, load_tokenizer(model_folder(config.model.path)), model)} prompts to train on"
 
 
-def prepare(config: TrainConfig) -> Tokenizer:
+def prepare(config: TrainConfig, *, evaluates: bool) -> Tokenizer:
     """Everything that can end a run before it starts, checked. Raises ConfigError with the first fault."""
+    if evaluates and not isinstance(config.evaluation_reward, GenevalReward):
+        raise ConfigError(
+            f"evaluations report strict, graded and GenEval scores, but {config.evaluation_reward.kind} would judge them; "
+            "set evaluation.reward={kind: geneval, detector: shapes}"
+        )
     if missing := still_to_be_given(config):
         raise ConfigError(f"{', '.join(missing)} still to be given; set it in the file or as an override")
     check_files(config)
@@ -75,7 +81,8 @@ def count_prompts(config: TrainConfig, tokenizer: Tokenizer, model: BagelConfig)
     room = config.reasoner.max_model_len - config.rollout.max_thought_tokens
     try:
         system_ids = tokenizer.encode(config.model.system_prompt) if config.model.system_prompt else ()
-        prompts = [*load_prompts(config.prompts), *load_prompts(config.evaluation.prompts)]
+        training = load_prompts(config.prompts, config.reward)
+        prompts = [*training, *load_prompts(config.evaluation.prompts, config.evaluation_reward)]
         for prompt in prompts:
             length = len(reasoner_prompt_ids(system_ids, tokenizer.encode(prompt.text), model))
             if length > room:
@@ -86,4 +93,4 @@ def count_prompts(config: TrainConfig, tokenizer: Tokenizer, model: BagelConfig)
                 )
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    return len(load_prompts(config.prompts))
+    return len(training)

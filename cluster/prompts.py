@@ -2,8 +2,11 @@
 
 import random
 from collections.abc import Sequence
+from functools import partial
 
+from configs.reward import Reward
 from configs.schema import Prompts
+from reward_server.verifiers import validate_metadata
 from unigrpo.prompts import read_prompt_file
 from unigrpo.seeds import derive_seed
 from unigrpo.shapes.prompts import shapes_prompts
@@ -28,9 +31,9 @@ class PromptStream:
         return self._prompts[order[place]]
 
 
-def load_prompts(config: Prompts) -> Sequence[Prompt]:
-    """The prompt set a config names. Raises ValueError naming file and line for a broken one."""
+def load_prompts(config: Prompts, reward: Reward) -> Sequence[Prompt]:
+    """The prompt set a config names. Raises ValueError naming file and line where it is broken or `reward` could not judge."""
     if config.kind == "shapes":
         return shapes_prompts(config.split)
     assert config.path is not None, "checked before anything starts"
-    return read_prompt_file(config.path)
+    return read_prompt_file(config.path, check=partial(validate_metadata, reward))

@@ -21,7 +21,7 @@ from learner.checkpoint import check_resumable, newest_checkpoint
 
 def run_training(config: TrainConfig) -> None:
     """Train until `config.steps`, resuming what is found in `run_dir`. Raises ConfigError for what the user can mend."""
-    tokenizer = prepare(config)
+    tokenizer = prepare(config, evaluates=config.evaluation.every is not None)
     with session(), View(config.steps) as view:
         config.run_dir.mkdir(parents=True, exist_ok=True)
         check_resumable(config)
@@ -38,7 +38,7 @@ def run_evaluation(policy: Path, config_path: Path | None, overrides: Sequence[s
         raise ConfigError(f"an evaluation takes a training config; {config_path or own} has task {config.task}")
     folder = policy_folder(policy)
     config = config.model_copy(update={"model": config.model.model_copy(update={"path": folder})})
-    tokenizer = prepare(config)
+    tokenizer = prepare(config, evaluates=True)
     with session(), View(0) as view:
         scores = evaluate_folder(config, tokenizer, view)
     print_scores({str(policy): scores})

@@ -89,7 +89,9 @@ def build(config: TrainConfig, tokenizer: Tokenizer, view: View) -> System:
         config=config,
         learner=LearnerGroup(workers["learner"], timeout=config.cluster.call_timeout),
         rollouts=rollouts_of(config, workers, tokenizer, view),
-        prompts=PromptStream(load_prompts(config.prompts), seed=config.seed, per_step=config.rollout.prompts_per_step),
+        prompts=PromptStream(
+            load_prompts(config.prompts, config.reward), seed=config.seed, per_step=config.rollout.prompts_per_step
+        ),
         metrics=Metrics(config.run_dir),
         view=view,
         tokenizer=tokenizer,

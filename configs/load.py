@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from configs.reward import GenevalReward
+from configs.reward import GenevalReward, Reward
 from configs.schema import Config, FilePrompts, SftConfig, TrainConfig
 
 BUNDLED = "bundled:"
@@ -69,9 +69,14 @@ def still_to_be_given(config: Config) -> list[str]:
         "prompts.path": isinstance(config.prompts, FilePrompts) and config.prompts.path is None,
         "evaluation.prompts.path": isinstance(config.evaluation.prompts, FilePrompts)
         and config.evaluation.prompts.path is None,
-        "reward.detector": isinstance(config.reward, GenevalReward) and config.reward.detector is None,
+        "reward.detector": _blind(config.reward),
+        "evaluation.reward.detector": config.evaluation.reward is not None and _blind(config.evaluation.reward),
     }
     return [key for key, is_open in open_keys.items() if is_open]
+
+
+def _blind(reward: Reward) -> bool:
+    return isinstance(reward, GenevalReward) and reward.detector is None
 
 
 def check_files(config: Config) -> None:

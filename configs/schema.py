@@ -193,6 +193,11 @@ class TrainConfig(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     logging: LoggingConfig = LoggingConfig()
 
+    @property
+    def evaluation_reward(self) -> Reward:
+        """Who judges evaluations."""
+        return self.evaluation.reward or self.reward
+
     @model_validator(mode="after")
     def _batches_divide(self) -> Self:
         prompts, pieces = self.rollout.prompts_per_step, self.rollout.prompts_per_piece

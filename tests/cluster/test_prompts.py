@@ -2,10 +2,14 @@
 
 from pathlib import Path
 
+import pytest
+
 from cluster.prompts import PromptStream, load_prompts
+from configs.reward import GenevalReward
 from configs.schema import FilePrompts, ShapesPrompts
 from unigrpo.types import Prompt
 
+REWARD = GenevalReward(detector="shapes")
 PROMPTS = [Prompt(index=index, text=f"prompt {index}", metadata={}) for index in range(10)]
 
 
@@ -31,7 +35,10 @@ def test_seeds_give_different_orders() -> None:
 
 
 def test_prompts_come_from_the_world_or_a_file(tmp_path: Path) -> None:
-    assert load_prompts(ShapesPrompts(split="train")) != load_prompts(ShapesPrompts(split="held_out"))
+    assert load_prompts(ShapesPrompts(split="train"), REWARD) != load_prompts(ShapesPrompts(split="held_out"), REWARD)
     path = tmp_path / "prompts.jsonl"
-    path.write_text('{"tag": "counting", "include": [{"class": "dog", "count": 2}], "prompt": "two dogs"}\n')
-    assert [prompt.text for prompt in load_prompts(FilePrompts(path=path))] == ["two dogs"]
+    path.write_text('{"tag": "counting", "include": [{"class": "circle", "count": 2}], "prompt": "two circles"}\n')
+    assert [prompt.text for prompt in load_prompts(FilePrompts(path=path), REWARD)] == ["two circles"]
+    path.write_text(path.read_text().replace("circle", "dog"))
+    with pytest.raises(ValueError, match=r"prompts.jsonl:1: .*dog"):
+        load_prompts(FilePrompts(path=path), REWARD)
