@@ -32,9 +32,9 @@ class ReasonerConfig(Section):
     """Of weights and activations."""
     max_num_seqs: PositiveInt = 64
     """Thoughts one engine samples at once."""
-    max_model_len: PositiveInt = 512
+    max_model_len: PositiveInt = 2048
     """Longest prompt and thought in tokens; a longer prompt is refused."""
-    kv_cache_bytes: PositiveInt = 128 << 20
+    kv_cache_bytes: PositiveInt = 1 << 30
     """Memory of the engine's key-value cache in bytes; sized so that nothing is preempted."""
 
 

@@ -211,6 +211,11 @@ class TrainConfig(Section):
                 f"rollout.prompts_per_step is {prompts}, which algorithm.mini_batches={self.algorithm.mini_batches} does not "
                 "divide; make prompts_per_step a multiple of it"
             )
+        if self.reasoner.max_model_len <= self.rollout.max_thought_tokens:
+            raise ValueError(
+                f"reasoner.max_model_len is {self.reasoner.max_model_len}, which leaves no room for a prompt beside thoughts of "
+                f"rollout.max_thought_tokens={self.rollout.max_thought_tokens}; raise the first or lower the second"
+            )
         samples = prompts // self.algorithm.mini_batches * self.rollout.group_size
         if samples % self.learner.num_ranks:
             raise ValueError(
