@@ -1,0 +1,74 @@
+"""What the learner's ranks are handed: whole groups to a mini-batch, every sample once, its own trajectory with it."""
+
+from typing import Any
+
+import pytest
+
+from cluster.learners import LearnerGroup, chains_of
+from tests.cluster.fakes import fake_group
+from unigrpo.types import Given
+
+
+class FakeVerb:
+    """Stands for actor.update: keeps what it was called with."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Any, ...]] = []
+
+    def remote(self, *arguments: Any) -> object:
+        self.calls.append(arguments)
+        return object()
+
+
+class FakeRank:
+    def __init__(self) -> None:
+        self.update = FakeVerb()
+
+
+@pytest.fixture(autouse=True)
+def _no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cluster.learners.wait_all", lambda calls, timeout: [{"loss": 1.0} for _ in calls])
+
+
+def test_a_chain_is_what_was_given_and_the_thought_and_the_reference_comes_apart() -> None:
+    group = fake_group(0, "counting", [1.0, 0.0])
+    chains = chains_of(group, [0.5, -0.5])
+    assert [sample.advantage for sample, _ in chains] == [0.5, -0.5]
+    assert chains[0][0].spans == (Given(token_ids=(5, 6)), group.thoughts[0])
+    assert [reference for _, reference in chains] == list(group.trajectories)
+
+
+def test_groups_stay_whole_and_samples_are_shared_among_ranks() -> None:
+    ranks: list[Any] = [FakeRank(), FakeRank()]
+    groups = [fake_group(index, "counting", [1.0, 0.0]) for index in range(4)]
+    learner = LearnerGroup(ranks, timeout=1.0)
+    assert learner.update(7, groups, mini_batches=2) == {"loss": 1.0}
+    seen: list[int] = []
+    for rank in ranks:
+        [(step, mini_batches, *trajectories)] = rank.update.calls
+        assert step == 7
+        assert [batch.global_count for batch in mini_batches] == [4, 4]
+        assert [len(batch.samples) for batch in mini_batches] == [2, 2]
+        owners = {id(reference): group for group in groups for reference in group.trajectories}
+        for batch, references in zip(mini_batches, (trajectories[:2], trajectories[2:]), strict=True):
+            for sample, reference in zip(batch.samples, references, strict=True):
+                group = owners[id(reference)]
+                assert sample.spans[1] is group.thoughts[group.trajectories.index(reference)]
+        seen += [id(reference) for reference in trajectories]
+    assert len(seen) == len(set(seen)) == 8
+
+
+def test_equal_rewards_are_no_advantage_and_others_are_centred() -> None:
+    rank: Any = FakeRank()
+    LearnerGroup([rank], timeout=1.0).update(
+        0, [fake_group(0, "counting", [1.0, 1.0]), fake_group(1, "counting", [3.0, 1.0])], mini_batches=1
+    )
+    _, [batch], *_ = rank.update.calls[0]
+    advantages = [sample.advantage for sample in batch.samples]
+    assert advantages[:2] == [0.0, 0.0]
+    assert advantages[2:] == pytest.approx([1.0, -1.0], abs=1e-5)
+
+
+def test_no_group_left_ends_the_run() -> None:
+    with pytest.raises(RuntimeError, match=r"every group of step 3 was dropped"):
+        LearnerGroup([], timeout=1.0).update(3, [], mini_batches=1)
