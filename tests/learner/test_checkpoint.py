@@ -14,12 +14,10 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from configs.load import ConfigError
-from learner.batch import MiniBatch
 from learner.checkpoint import check_resumable, newest_checkpoint, read_state
 from learner.learner import Learner
 from learner.optimizer import Rank
 from learner.zero import KINDS
-from tests.learner import two_ranks
 from tests.learner.tiny import make_config, make_learner, sample_step, save_tiny_model, whole
 from unigrpo.models.bagel.checkpoint import load_model
 
@@ -213,32 +211,3 @@ def _forge_manifest(folder: Path) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
     sizes = {name: {"bytes": (folder / name).stat().st_size, "crc32": _crc32(folder / name)} for name in manifest}
     (folder / "manifest.json").write_text(json.dumps(sizes))
-
-
-def _save_on_two_ranks(rank: Rank, folder: Path) -> list[float]:
-    losses = []
-    for stage in (1, 3):
-        config = make_config(folder / "model", folder / f"run{stage}", learner__zero_stage=stage, learner__num_ranks=2)
-        learner = make_learner(config, rank)
-        samples = sample_step(config, 0, ADVANTAGES)
-        share = tuple(samples[rank.rank :: 2])
-        losses.append(learner.update(0, [MiniBatch(samples=share, global_count=len(samples))])["loss"])
-        learner.save(1)
-        before = everything(learner)
-        resumed = make_learner(config, rank)
-        assert resumed.restore() == 1
-        assert_close(everything(resumed), before, rtol=0, atol=0)
-    return losses
-
-
-@pytest.mark.slow
-def test_two_ranks_write_what_one_rank_would(tmp_path: Path, rank: Rank) -> None:
-    config = make_config(save_tiny_model(tmp_path / "model"), tmp_path / "alone")
-    learner = make_learner(config, rank)
-    train(learner, config, range(1))
-    learner.save(1)
-    two_ranks.run(_save_on_two_ranks, tmp_path)
-    for name in ("policy/ema.safetensors", "exp_avg.safetensors", "exp_avg_sq.safetensors"):
-        alone = load_file(tmp_path / "alone" / "checkpoints" / "step-000001" / name)
-        for run in ("run1", "run3"):
-            assert_close(load_file(tmp_path / run / "checkpoints" / "step-000001" / name), alone, rtol=1e-3, atol=2e-4)

@@ -1,7 +1,5 @@
 """DeepSpeed against plain torch AdamW: every stage, one and two ranks, text or flow first, and state in and out."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from torch import Tensor
@@ -9,7 +7,6 @@ from torch.testing import assert_close
 
 from learner.optimizer import Rank
 from learner.zero import Kind, ZeroEngine
-from tests.learner import two_ranks
 from tests.learner.standin import ADAMW, LEARNING_RATES, StandIn, deviations, micro_batches, plain_adamw
 
 PARAMETER_TOLERANCE = {0: 1e-5, 1: 1e-5, 2: 1e-5, 3: 2e-4}
@@ -52,19 +49,6 @@ def test_a_stale_gradient_is_seen_by_the_comparison(rank: Rank, monkeypatch: pyt
     assert norms > NORM_TOLERANCE
 
 
-def _parity_on_two_ranks(rank: Rank, folder: Path) -> list[tuple[int, float, float]]:
-    return [(stage, *deviations(stage, rank, flow_first=first)) for stage in range(4) for first in (False, True)]
-
-
-@pytest.mark.slow
-def test_two_ranks_agree_with_plain_adamw(tmp_path: Path) -> None:
-    for answers in two_ranks.run(_parity_on_two_ranks, tmp_path):
-        assert len(answers) == 8
-        for stage, parameters, norms in answers:
-            assert parameters < PARAMETER_TOLERANCE[stage]
-            assert norms < NORM_TOLERANCE
-
-
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_restored_state_continues_bit_for_bit(stage: int, rank: Rank) -> None:
     model, engine = make_engine(stage, rank)
@@ -90,30 +74,6 @@ def test_state_exists_before_the_first_update(rank: Rank) -> None:
         assert all(not value.any() for kind in KINDS[1:] for value in saved[kind].values())
         assert_close(saved["master"], {name: parameter.detach() for name, parameter in StandIn().named_parameters()})
         assert model is not None
-
-
-def _save_on_two_ranks(rank: Rank, folder: Path) -> dict[str, dict[Kind, dict[str, list[float]]]]:
-    answers = {}
-    for stage in (1, 3):
-        model, engine = make_engine(stage, rank)
-        train(model, engine, range(2), rank)
-        saved = snapshot(engine)
-        model, fresh = make_engine(stage, rank)
-        for kind in KINDS:
-            fresh.load_state(kind, saved[kind].__getitem__)
-        assert_close(snapshot(fresh), saved, rtol=0, atol=0)
-        answers[str(stage)] = {kind: {name: value.tolist() for name, value in saved[kind].items()} for kind in KINDS}
-    return answers
-
-
-@pytest.mark.slow
-def test_state_does_not_depend_on_the_number_of_ranks(tmp_path: Path, rank: Rank) -> None:
-    model, engine = make_engine(0, rank)
-    train(model, engine, range(2), rank)
-    for answers in two_ranks.run(_save_on_two_ranks, tmp_path):
-        for saved in answers.values():
-            got = {kind: {name: torch.tensor(value) for name, value in tensors.items()} for kind, tensors in saved.items()}
-            assert_close(got, snapshot(engine), rtol=1e-4, atol=1e-5)
 
 
 def test_gathered_parameters_are_the_masters(rank: Rank) -> None:

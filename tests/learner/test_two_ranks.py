@@ -1,0 +1,127 @@
+"""Two ranks against one: every stage's arithmetic, state, uneven shares and checkpoints, in one pair of processes."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.testing import assert_close
+
+from learner.batch import MiniBatch
+from learner.learner import Learner
+from learner.optimizer import Rank
+from learner.zero import KINDS, Kind, ZeroEngine
+from tests.learner import two_ranks
+from tests.learner.standin import ADAMW, LEARNING_RATES, StandIn, deviations, micro_batches
+from tests.learner.test_zero import NORM_TOLERANCE, PARAMETER_TOLERANCE
+from tests.learner.tiny import make_config, make_learner, sample_step, save_tiny_model, whole
+from unigrpo.buckets import unpack
+
+pytestmark = pytest.mark.slow
+
+ADVANTAGES = (1.0, -1.0, 0.5, -0.5, 0.0, 0.3, -0.3, 1.2)
+LEARNER_STAGES = (0, 1, 3)
+SAVING_STAGES = (1, 3)
+
+State = dict[Kind, dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("two_ranks")
+    save_tiny_model(folder / "model")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def answers(folder: Path) -> list[dict[str, Any]]:
+    """What each rank found, rank 0 first."""
+    return two_ranks.run(_everything, folder)
+
+
+def _everything(rank: Rank, folder: Path) -> dict[str, Any]:
+    return {
+        "parity": [(stage, *deviations(stage, rank, flow_first=first)) for stage in range(4) for first in (False, True)],
+        "state": {stage: _state(stage, rank) for stage in SAVING_STAGES},
+        "update": {stage: _uneven_update(stage, rank, folder) for stage in LEARNER_STAGES},
+    }
+
+
+def _state(stage: int, rank: Rank) -> State:
+    """Masters and moments after two updates of the stand-in, having gone through a fresh engine."""
+    model = StandIn()
+    engine = ZeroEngine(model, model.groups(), stage=stage, adamw=ADAMW, rank=rank)
+    for step in range(2):
+        losses = micro_batches(model, step, range(rank.rank, 4, rank.world_size), flow_first=False)
+        engine.update(losses, LEARNING_RATES)
+    saved = {kind: {name: value.clone() for name, value in engine.state(kind)} for kind in KINDS}
+    fresh = ZeroEngine(other := StandIn(), other.groups(), stage=stage, adamw=ADAMW, rank=rank)
+    for kind in KINDS:
+        fresh.load_state(kind, saved[kind].__getitem__)
+    return {kind: {name: value.tolist() for name, value in fresh.state(kind)} for kind in KINDS}
+
+
+def _uneven_update(stage: int, rank: Rank, folder: Path) -> dict[str, Any]:
+    """Six samples on one rank and two on the other, so that one of them fills up with dummies; saved and restored."""
+    config = make_config(folder / "model", folder / f"stage{stage}", learner__zero_stage=stage, learner__num_ranks=2)
+    samples = sample_step(config, 0, ADVANTAGES)
+    share = samples[:6] if rank.rank == 0 else samples[6:]
+    learner = make_learner(config, rank)
+    metrics = learner.update(0, [MiniBatch(samples=tuple(share), global_count=len(samples))])
+    weights = _published(learner)
+    if stage in SAVING_STAGES:
+        learner.save(1)
+        torch.distributed.barrier()
+        resumed = make_learner(config, rank)
+        assert resumed.restore() == 1
+        assert_close(_published(resumed), weights, rtol=0, atol=0)
+    return {"metrics": metrics, "weights": {name: value.tolist() for name, value in weights.items()}}
+
+
+def _published(learner: Learner) -> dict[str, Tensor]:
+    return {name: tensor.clone() for bucket in learner.publish(1) for name, tensor in unpack(bucket)}
+
+
+def test_every_stage_agrees_with_plain_adamw(answers: list[dict[str, Any]]) -> None:
+    for answer in answers:
+        assert len(answer["parity"]) == 8
+        for stage, parameters, norms in answer["parity"]:
+            assert parameters < PARAMETER_TOLERANCE[stage]
+            assert norms < NORM_TOLERANCE
+
+
+def test_state_does_not_depend_on_the_number_of_ranks(answers: list[dict[str, Any]], rank: Rank) -> None:
+    alone = _state(0, rank)
+    for answer in answers:
+        for saved in answer["state"].values():
+            for kind in KINDS:
+                for name, value in alone[kind].items():
+                    assert_close(torch.tensor(saved[kind][name]), torch.tensor(value), rtol=1e-4, atol=1e-5)
+
+
+def test_uneven_shares_do_not_change_the_update(answers: list[dict[str, Any]], folder: Path, rank: Rank) -> None:
+    learner = make_learner(config := make_config(folder / "model", folder / "alone"), rank)
+    expected = learner.update(0, whole(sample_step(config, 0, ADVANTAGES)))
+    first, second = (answer["update"] for answer in answers)
+    for stage in map(str, LEARNER_STAGES):
+        metrics, others = first[stage]["metrics"], second[stage]["metrics"]
+        assert all(metrics[name] == others[name] for name in metrics if not name.startswith("term_norm/"))
+        assert metrics["on_policy/text"] == metrics["on_policy/flow"] == 0.0
+        for name in ("loss/text", "loss/flow", "grad_norm", "grad_norm/text", "grad_norm/generation", "advantage/rms"):
+            assert metrics[name] == pytest.approx(expected[name], rel=1e-5)
+        got = {name: torch.tensor(value) for name, value in first[stage]["weights"].items()}
+        assert_close(got, _published(learner), rtol=0, atol=2e-4)
+        assert second[stage]["weights"] == {}, "rank 0 alone publishes"
+
+
+def test_checkpoints_are_what_one_rank_would_write(answers: list[dict[str, Any]], folder: Path, rank: Rank) -> None:
+    learner = make_learner(config := make_config(folder / "model", folder / "saved alone"), rank)
+    learner.update(0, whole(sample_step(config, 0, ADVANTAGES)))
+    learner.save(1)
+    for name in ("policy/ema.safetensors", "exp_avg.safetensors", "exp_avg_sq.safetensors"):
+        alone = load_file(folder / "saved alone" / "checkpoints" / "step-000001" / name)
+        for stage in SAVING_STAGES:
+            got = load_file(folder / f"stage{stage}" / "checkpoints" / "step-000001" / name)
+            assert_close(got, alone, rtol=1e-3, atol=2e-4)
