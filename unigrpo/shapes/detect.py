@@ -1,9 +1,9 @@
 """Reading a picture of the shapes world from its pixels alone: connected components, then colour, then shape.
 
-Every pixel is seen as a mixture of the background and one colour of the palette. What is more colour than background is
-foreground; a connected piece of it is recognised when nearly all of it is one colour, close to the palette and at full
-strength, and when exactly one shape fits it: each shape is compared at the size and place that give it the same area and
-centroid, measures that average noise away. What is not recognised is reported, never passed over, except for specks.
+Every pixel is seen as a mixture of the background and one colour of the palette. What holds enough colour is foreground; a
+connected piece of it is recognised when nearly all of it is one colour, close to the palette and at full strength, and when
+exactly one shape fits it: each shape is compared at the size and place that give it the same area and centroid, measures that
+average noise away. What is not recognised is reported, never passed over, except for specks.
 """
 
 import math
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from unigrpo.shapes.world import BACKGROUND, CELL_PIXELS, COLORS, CROSS_ARM, PALETTE, SHAPES, Scene, cell_at, inside
 
-FOREGROUND = 0.5
+FOREGROUND = 0.4
 """Least share of colour in a foreground pixel."""
 SPECK_PIXELS = 4
 """A component of fewer pixels is noise: the smallest object covers more than twice as many."""
@@ -97,9 +97,9 @@ def detect(image_HW3: Tensor | NDArray[np.uint8]) -> Detections:
 
 
 def followed(scene: Scene, detections: Detections) -> float:
-    """The share of a scene's objects that were painted as planned: colour and shape in the cell named; 1 for an empty scene."""
+    """The share of a scene's objects that were painted as planned: colour and shape in the cell that it names."""
     painted = {(found.color, found.label, _cell_of(found.box)) for found in detections.objects}
-    return sum((item.color, item.shape, item.cell) in painted for item in scene.items) / max(len(scene.items), 1)
+    return sum((item.color, item.shape, item.cell) in painted for item in scene.items) / len(scene.items)
 
 
 def _cell_of(box: tuple[float, float, float, float]) -> str:
@@ -180,7 +180,7 @@ def _fit(opacity_HW: NDArray[np.float64], color: str) -> Detection | None:
 
 @lru_cache(maxsize=1 << 15)
 def _template(shape: str, size: float, left: int, top: int) -> tuple[NDArray[np.float64], float]:
-    """Coverage [WINDOW, WINDOW] by a shape of `size` pixels with its box at left and top in subpixels; and its sum of squares."""
+    """Coverage [WINDOW, WINDOW] by a shape of `size` pixels, its box at left and top in subpixels, with its sum of squares."""
     points = np.arange(WINDOW * SUBPIXELS) + 0.5
     fine = inside(shape, (points[None, :] - left) / (size * SUBPIXELS), (points[:, None] - top) / (size * SUBPIXELS))
     coverage_HW: NDArray[np.float64] = fine.reshape(WINDOW, SUBPIXELS, WINDOW, SUBPIXELS).mean((1, 3))
