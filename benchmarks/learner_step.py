@@ -1,0 +1,196 @@
+"""A learner step against a plain torch loop over the same micro-batches: same losses, torch AdamW, no DeepSpeed.
+
+Both start from the same weights and do everything a step needs: the old policy and the reference are asked, then two updates.
+The learner also packs and checks samples, and keeps metrics; the loop is given its micro-batches packed. Before anything is
+timed, one step of each must lead to the same weights.
+"""
+
+import copy
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from benchmarks.harness import Figure, report, take_turns
+from benchmarks.workload import checkpoint, prompts_and_thoughts, quickstart
+from configs.schema import TrainConfig, VelocityMse
+from learner.batch import FlowBatch, MiniBatch, TextBatch, chain_of, cut, flow_batch, text_batch
+from learner.learner import Learner
+from learner.policy import Window, token_logp, velocity
+from rollout_workers.denoiser import Denoiser
+from unigrpo.algo.flow import rescale_to_elements, window_start
+from unigrpo.algo.objective import flow_loss, text_loss
+from unigrpo.buckets import pack
+from unigrpo.models.bagel.checkpoint import load_model
+from unigrpo.types import Given, Sample, Thought
+
+PLAIN_STEP, NORMS_STEP = 1, 10
+"""A turn of the loop like most, and one whose gradient norms are logged a term."""
+SAME = 2e-5
+"""Largest difference of a weight after one step by both: a few per cent of what an update moves it."""
+
+
+def measure() -> Iterator[Figure]:
+    torch.set_num_threads(1)
+    with checkpoint() as folder:
+        config = quickstart(folder)
+        batches = {step: mini_batches(config, step) for step in (PLAIN_STEP, NORMS_STEP)}
+        learner = Learner(config, 0, 1, "127.0.0.1", free_port())
+        plain = Plain(config, folder, PLAIN_STEP, batches[PLAIN_STEP])
+    learner.update(PLAIN_STEP, batches[PLAIN_STEP])
+    plain.step()
+    gap = difference(dict(learner._engine.parameters()), dict(plain.model.named_parameters()))
+    if gap > SAME:
+        raise RuntimeError(f"after one step the two differ by {gap:.2g} in a weight; they do not compute the same thing")
+    times = take_turns(
+        {
+            "learner": partial(learner.update, PLAIN_STEP, batches[PLAIN_STEP]),
+            "learner with norms": partial(learner.update, NORMS_STEP, batches[NORMS_STEP]),
+            "plain loop": plain.step,
+        }
+    )
+    samples = sum(len(each.samples) for each in batches[PLAIN_STEP])
+    what = f"{samples} samples, {len(batches[PLAIN_STEP])} updates, ZeRO-1, one rank"
+    yield Figure(
+        name=f"learner step over a plain torch loop ({what})",
+        value=times.ratio("learner", "plain loop"),
+        unit="x",
+        at_most=1.25,
+        note=f"{times.note('learner', 'plain loop')}; weights after one step differ by at most {gap:.1g}",
+    )
+    yield Figure(
+        name="the same on a step that logs gradient norms a loss term (every tenth)",
+        value=times.ratio("learner with norms", "plain loop"),
+        unit="x",
+        note=times.note("learner with norms", "plain loop"),
+    )
+
+
+class Plain:
+    """The loop one would write without a framework."""
+
+    def __init__(self, config: TrainConfig, folder: Path, step: int, batches: Sequence[MiniBatch[Sample]]) -> None:
+        self.model = load_model(folder).model
+        self._reference = copy.deepcopy(self.model).requires_grad_(False)
+        self._config = config
+        self._window = Window.of(config.sampler, config.seed, step)
+        self._grid_hw = self.model.config.grid_hw(config.sampler.height, config.sampler.width)
+        self._elements = self._grid_hw[0] * self._grid_hw[1] * self.model.config.latent_channels
+        self._packed = [self._pack(each) for each in batches]
+        settings = config.learner
+        self._adamw = torch.optim.AdamW(
+            [
+                {"params": [p for _, p in self.model.text_parameters()], "lr": settings.text_learning_rate},
+                {"params": [p for _, p in self.model.generation_parameters()], "lr": settings.generation_learning_rate},
+            ],
+            betas=settings.betas,
+            eps=settings.eps,
+            weight_decay=settings.weight_decay,
+        )
+
+    def step(self) -> None:
+        """Old policy and reference, then one update a mini-batch."""
+        with torch.no_grad():
+            losses = [self._losses(*packed) for packed in self._packed]
+        for mini_batch in losses:
+            self._adamw.zero_grad()
+            for loss in mini_batch:
+                loss().backward()
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._config.learner.max_grad_norm)
+            self._adamw.step()
+
+    def _pack(self, mini_batch: MiniBatch[Sample]) -> tuple[list[TextBatch], list[FlowBatch], int]:
+        rows = [(chain_of(sample, self.model.config), sample.advantage) for sample in mini_batch.samples]
+        settings, channels = self._config.learner, self.model.config.latent_channels
+        shape_WLC = (len(self._window.t_W), self._grid_hw[0] * self._grid_hw[1], channels)
+        texts = cut(rows, lambda row: len(row[0].ids), settings.text_micro_batch)
+        flows = cut(rows, lambda row: len(row[0].ids), settings.flow_micro_batch)
+        return (
+            [text_batch([chain for chain, _ in some], [advantage for _, advantage in some]) for some in texts],
+            [flow_batch([chain for chain, _ in some], [advantage for _, advantage in some], shape_WLC) for some in flows],
+            mini_batch.global_count,
+        )
+
+    def _losses(self, texts: list[TextBatch], flows: list[FlowBatch], count: int) -> list[Callable[[], Tensor]]:
+        return [
+            *(partial(self._text, batch, token_logp(self.model, batch), count) for batch in texts),
+            *(partial(self._flow, batch, *self._anchors(batch), count) for batch in flows),
+        ]
+
+    def _anchors(self, batch: FlowBatch) -> tuple[Tensor, Tensor]:
+        old = velocity(self.model, batch, self._window.t_W, self._grid_hw)
+        return self._window.mean(batch.x_SWLC, old), velocity(self._reference, batch, self._window.t_W, self._grid_hw)
+
+    def _text(self, batch: TextBatch, old_logp_SN: Tensor, count: int) -> Tensor:
+        low, high = self._config.algorithm.text_clip
+        return text_loss(
+            token_logp(self.model, batch),
+            old_logp_SN,
+            batch.mask_SN,
+            batch.advantage_S,
+            weight_S=batch.weight_S,
+            clip_low=low,
+            clip_high=high,
+            global_count=count,
+        )[0]
+
+    def _flow(self, batch: FlowBatch, old_mean_SWLC: Tensor, reference_SWLC: Tensor, count: int) -> Tensor:
+        algorithm = self._config.algorithm
+        assert isinstance(algorithm.regulariser, VelocityMse)
+        velocity_SWLC = velocity(self.model, batch, self._window.t_W, self._grid_hw)
+        return flow_loss(
+            self._window.mean(batch.x_SWLC, velocity_SWLC),
+            old_mean_SWLC,
+            batch.x_next_SWLC,
+            self._window.std_W,
+            batch.advantage_S,
+            weight_S=batch.weight_S,
+            clip=rescale_to_elements(algorithm.flow_clip, self._elements),
+            ratio_norm=algorithm.ratio_norm,
+            flow_weight=algorithm.flow_weight,
+            global_count=count,
+            velocity_SWLC=velocity_SWLC,
+            reference_velocity_SWLC=reference_SWLC,
+            mse_weight=rescale_to_elements(algorithm.regulariser.weight, self._elements),
+        ).total
+
+
+def mini_batches(config: TrainConfig, step: int) -> list[MiniBatch[Sample]]:
+    """A step's samples in its mini-batches: right thoughts, pictures by the real denoiser, advantages of both signs."""
+    denoiser = Denoiser(config)
+    weights = denoiser._model.named_parameters()
+    denoiser.load(step, pack(weights, version=step, bucket_bytes=config.learner.bucket_bytes))
+    count = config.rollout.prompts_per_step * config.rollout.group_size
+    texts, eos = prompts_and_thoughts(count), denoiser._model.config.eos_token_id
+    start = window_start(config.seed, step, config.sampler.window_range, config.sampler.window_size)
+    _, trajectories = denoiser.paint(texts, range(count), config.sampler.num_points, start, step)
+    samples = [
+        Sample(spans=(Given(token_ids=prompt), _thought((*thought, eos), step), trajectory), advantage=index % 5 - 2.0)
+        for index, ((prompt, thought), trajectory) in enumerate(zip(texts, trajectories, strict=True))
+    ]
+    size = count // config.algorithm.mini_batches
+    return [MiniBatch(samples=tuple(samples[i : i + size]), global_count=size) for i in range(0, count, size)]
+
+
+def difference(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
+    """Largest difference of two sets of weights."""
+    return max(float((ours[name] - theirs[name].detach()).abs().max()) for name in theirs)
+
+
+def free_port() -> int:
+    """A port nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _thought(token_ids: tuple[int, ...], step: int) -> Thought:
+    return Thought(token_ids=token_ids, behavior_logp=(0.0,) * len(token_ids), truncated=False, policy_version=step)
+
+
+if __name__ == "__main__":
+    report("learner_step", measure())
