@@ -1,6 +1,7 @@
 """The one way to wait: with a deadline, and a message that names what is still pending."""
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import ray
@@ -26,16 +27,20 @@ def wait_any(pending: Mapping[ObjectRef, str], *, timeout: float) -> list[Object
 def wait_all(calls: Mapping[str, ObjectRef], *, timeout: float) -> list[Any]:
     """The results of `calls` (what it is and where it runs -> reference), in order.
 
+    A call that fails is raised as soon as it has: those beside it may wait in a collective for the one that failed.
     timeout: seconds for all of them together. Raises Stalled, naming those not ready, when it has passed.
     """
-    refs = list(calls.values())
-    ready, _ = ray.wait(refs, num_returns=len(refs), timeout=timeout) if refs else ([], [])
-    if len(ready) < len(refs):
-        raise Stalled(_message([name for name, ref in calls.items() if ref not in ready], timeout))
-    return ray.get(refs)
+    deadline = time.monotonic() + timeout
+    pending = list(calls.values())
+    while pending:
+        ready, pending = ray.wait(pending, num_returns=1, timeout=max(0.0, deadline - time.monotonic()))
+        if not ready:
+            raise Stalled(_message([name for name, ref in calls.items() if ref in pending], timeout))
+        ray.get(ready)
+    return ray.get(list(calls.values()))
 
 
-def _message(names: Sequence[str] | Any, timeout: float) -> str:
+def _message(names: Iterable[str], timeout: float) -> str:
     listed = "\n".join(f"  {name}" for name in names)
     return (
         f"nothing came back for {timeout:g} s; pending:\n{listed}\n"

@@ -121,3 +121,9 @@ def test_a_deadline_names_what_is_pending_and_where() -> None:
         drive([pool], timeout=0.5)
     with pytest.raises(Stalled, match=r"endless call"):
         wait_all({"endless call": pool.workers[0].pid.remote()}, timeout=0.5)
+
+
+def test_a_failed_call_is_raised_while_those_beside_it_still_wait() -> None:
+    hanging, failing = pool_of(2).workers
+    with pytest.raises(ValueError, match=r"a fault of the piece"):
+        wait_all({"hangs": hanging.hang.remote(), "fails": failing.fail.remote()}, timeout=60)
