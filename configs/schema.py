@@ -252,13 +252,13 @@ class ArchitectureConfig(Section):
 class AutoencoderConfig(Section):
     """The autoencoder's own short training, before the transformer's."""
 
-    steps: PositiveInt = 1500
+    steps: PositiveInt = 3000
     """Optimizer steps."""
-    batch_size: PositiveInt = 64
+    batch_size: PositiveInt = 8
     """Pictures a step."""
-    learning_rate: PositiveFloat = 2e-3
+    learning_rate: PositiveFloat = 3e-3
     """Peak AdamW rate."""
-    kl_weight: NonNegativeFloat = 1e-5
+    kl_weight: NonNegativeFloat = 3e-4
     """Weight of the posterior's KL to a unit Gaussian, per latent element."""
 
 

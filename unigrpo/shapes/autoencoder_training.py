@@ -39,7 +39,7 @@ class Progress:
     step: int
     """Steps done."""
     reconstruction: float
-    """Mean absolute error of pixels in [-1, 1]."""
+    """Mean squared error of pixels in [-1, 1]."""
     kl: float
     """KL of the posterior to a unit Gaussian, mean over latent elements, in nats."""
 
@@ -72,10 +72,10 @@ def train_autoencoder(config: AutoencoderConfig, *, seed: int, report: Callable[
         images_S3HW = scene_pictures(seed, step, config.batch_size)
         mean, logvar = autoencoder.posterior(images_S3HW)
         z = mean + torch.exp(0.5 * logvar) * torch.randn(mean.shape, generator=noise)
-        reconstruction = F.l1_loss(autoencoder.decoder(z), images_S3HW)
+        reconstruction = F.mse_loss(autoencoder.decoder(z), images_S3HW)
         kl = 0.5 * (mean**2 + logvar.exp() - 1 - logvar).mean()
         optimizer.zero_grad()
-        (reconstruction + config.kl_weight * kl).backward()
+        torch.autograd.backward(reconstruction + config.kl_weight * kl)
         optimizer.step()
         schedule.step()
         report(Progress(step=step + 1, reconstruction=reconstruction.item(), kl=kl.item()))
