@@ -153,7 +153,7 @@ def run() -> list[Figure]:
         folder = Path(temporary) / "model"
         with checkpoint() as source:
             loaded = load_model(source)
-        save_model(folder, endless(loaded), loaded.autoencoder, loaded.config, tokenizer_path=loaded.tokenizer_path)
+            save_model(folder, endless(loaded), loaded.autoencoder, loaded.config, tokenizer_path=loaded.tokenizer_path)
         config = quickstart(folder, f"rollout.max_thought_tokens={TOKENS}", f"reasoner.max_num_seqs={SEQUENCES}")
         os.environ |= reasoner_environment(config)
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
