@@ -6,7 +6,8 @@ An actor adds to its class only what Ray needs: references resolved, results spl
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import cached_property
+from typing import Any, Generic, TypeVar
 
 import ray
 from ray import ObjectRef
@@ -24,44 +25,79 @@ from learner.learner import Learner
 from reward_server.server import RewardServer
 from rollout_workers.denoiser import Denoiser
 from rollout_workers.reasoner import Reasoner, reasoner_environment
-from unigrpo.types import Painting, Prompt, Score, ScoreFailure, Trajectory
+from unigrpo.types import Painting, Prompt, Score, ScoreFailure, Thought, Trajectory
+
+R = TypeVar("R")
 
 
-class ReasonerActor(Reasoner):
+class Built(Generic[R]):
+    """An actor whose object is built by its first call: what a call raises reaches the driver as itself, what a constructor
+    raises as text only.
+    """
+
+    kind: Callable[..., R]
+
+    def __init__(self, *arguments: Any) -> None:
+        self._arguments = arguments
+
+    @cached_property
+    def built(self) -> R:
+        """The plain object."""
+        return self.kind(*self._arguments)
+
+    def start(self) -> None:
+        """Build it."""
+        assert self.built
+
+
+class ReasonerActor(Built[Reasoner]):
     """A reasoner that takes its weights by reference."""
 
-    def load(self, version: int, buckets: Sequence[ObjectRef]) -> int:  # type: ignore[override]
-        super().load(version, ray.get(list(buckets)))
-        return version
+    kind = Reasoner
+
+    def load(self, version: int, buckets: Sequence[ObjectRef]) -> None:
+        """`Reasoner.load`."""
+        self.built.load(version, ray.get(list(buckets)))
+
+    def think(self, *arguments: Any) -> list[list[Thought]]:
+        """`Reasoner.think`."""
+        return self.built.think(*arguments)
 
 
-class DenoiserActor(Denoiser):
+class DenoiserActor(Built[Denoiser]):
     """A denoiser that takes its weights by reference and leaves every trajectory as an object of its own."""
 
-    def load(self, version: int, buckets: Sequence[ObjectRef]) -> int:  # type: ignore[override]
-        super().load(version, ray.get(list(buckets)))
-        return version
+    kind = Denoiser
+
+    def load(self, version: int, buckets: Sequence[ObjectRef]) -> None:
+        """`Denoiser.load`."""
+        self.built.load(version, ray.get(list(buckets)))
 
     def paint_groups(self, num_groups: int, *arguments: Any) -> tuple[Any, ...]:
-        """`paint`, cut up: a sign that it is done, the paintings of each of `num_groups` prompts, and every trajectory."""
-        paintings, trajectories = self.paint(*arguments)
+        """`Denoiser.paint`, cut up: a sign that it is done, the paintings of each of `num_groups` prompts, every trajectory."""
+        paintings, trajectories = self.built.paint(*arguments)
         size = len(paintings) // num_groups
         return (None, *(paintings[group * size : (group + 1) * size] for group in range(num_groups)), *trajectories)
 
 
-class RewardActor(RewardServer):
+class RewardActor(Built[RewardServer]):
     """A reward server that judges the siblings of one prompt."""
+
+    kind = RewardServer
 
     def judge(self, prompt: Prompt, paintings: Sequence[Painting]) -> list[Score | ScoreFailure]:
         """One verdict a sibling."""
-        return self.score([prompt] * len(paintings), [painting.image_HW3 for painting in paintings])
+        return self.built.score([prompt] * len(paintings), [painting.image_HW3 for painting in paintings])
 
 
 class LearnerActor:
-    """One learner rank; it is constructed in two steps, since rank 0's address is known only where it was placed."""
+    """One learner rank; it is built by `join`, since rank 0's address is known only where it was placed."""
 
     def __init__(self, config: TrainConfig | SftConfig, rank: int, world_size: int) -> None:
         self._config, self._rank, self._world_size = config, rank, world_size
+
+    def start(self) -> None:
+        """Nothing yet: the rest needs the other ranks."""
 
     def address(self) -> tuple[str, int]:
         """Host and a free port of this rank, for the process group."""
@@ -69,7 +105,7 @@ class LearnerActor:
             probe.bind(("", 0))
             return ray.util.get_node_ip_address(), probe.getsockname()[1]
 
-    def start(self, host: str, port: int) -> None:
+    def join(self, host: str, port: int) -> None:
         """Join the process group and build model and optimizer."""
         self._learner = Learner(self._config, self._rank, self._world_size, host, port)
 
@@ -113,14 +149,14 @@ class Role:
 
 
 def start(roles: Sequence[Role], config: ClusterConfig) -> dict[str, list[ActorHandle]]:
-    """Place every role in a placement group of its own and wait until all workers have been constructed.
+    """Place every role in a placement group of its own and wait until all workers have started.
 
-    Raises ConfigError or Stalled (see `placement.reserve`), and whatever a constructor raised.
+    Raises ConfigError or Stalled (see `placement.reserve`), and whatever a worker raised.
     """
     groups = {role.name: reserve(role.name, role.placement, role.num_workers, timeout=config.start_timeout) for role in roles}
     workers = {role.name: [_start(role, groups[role.name], index) for index in range(role.num_workers)] for role in roles}
     calls = {
-        f"start of {name} {index}": worker.__ray_ready__.remote()
+        f"start of {name} {index}": worker.start.remote()
         for name, handles in workers.items()
         for index, worker in enumerate(handles)
     }
@@ -131,7 +167,7 @@ def start(roles: Sequence[Role], config: ClusterConfig) -> dict[str, list[ActorH
 def join_ranks(ranks: Sequence[ActorHandle], config: ClusterConfig) -> None:
     """Let the learner's ranks find each other and build model and optimizer."""
     [(host, port)] = wait_all({"address of learner rank 0": ranks[0].address.remote()}, timeout=config.start_timeout)
-    calls = {f"start of learner rank {rank}": actor.start.remote(host, port) for rank, actor in enumerate(ranks)}
+    calls = {f"start of learner rank {rank}": actor.join.remote(host, port) for rank, actor in enumerate(ranks)}
     wait_all(calls, timeout=config.start_timeout)
 
 

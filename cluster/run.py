@@ -61,13 +61,21 @@ def policy_folder(policy: Path) -> Path:
 def session() -> Iterator[None]:
     """A Ray that is shut down whatever happens, and faults of the user's making as ConfigError."""
     try:
-        yield
-    except RayTaskError as error:
-        if isinstance(error.cause, ValueError | OSError):
-            raise ConfigError(str(error.cause)) from error
-        raise
+        with explained():
+            yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Faults of the user's making that an actor met, as ConfigError: one message instead of another process's traceback."""
+    try:
+        yield
+    except RayTaskError as error:
+        if isinstance(error.cause, ValueError | OSError | ImportError):
+            raise ConfigError(str(error.cause)) from error
+        raise
 
 
 def scores_of(rows: Sequence[dict[str, Any]], step: int) -> dict[str, Any]:

@@ -6,10 +6,18 @@ from typing import Any
 
 import ray
 from ray import ObjectRef
+from ray.exceptions import RayActorError, RayError
+
+GRACE = 5.0
+"""Seconds for Ray to notice that a worker died, after another has failed in a collective with it."""
 
 
 class Stalled(RuntimeError):
     """A call did not end before its deadline."""
+
+
+class Lost(RuntimeError):
+    """A worker died in a call that no other can take over."""
 
 
 def wait_any(pending: Mapping[ObjectRef, str], *, timeout: float) -> list[ObjectRef]:
@@ -28,16 +36,33 @@ def wait_all(calls: Mapping[str, ObjectRef], *, timeout: float) -> list[Any]:
     """The results of `calls` (what it is and where it runs -> reference), in order.
 
     A call that fails is raised as soon as it has: those beside it may wait in a collective for the one that failed.
-    timeout: seconds for all of them together. Raises Stalled, naming those not ready, when it has passed.
+    timeout: seconds for all of them together. Raises Stalled, naming those not ready, when it has passed, and Lost, naming the
+    call, when its worker died.
     """
     deadline = time.monotonic() + timeout
-    pending = list(calls.values())
+    pending = {ref: name for name, ref in calls.items()}
     while pending:
-        ready, pending = ray.wait(pending, num_returns=1, timeout=max(0.0, deadline - time.monotonic()))
+        ready, _ = ray.wait(list(pending), num_returns=1, timeout=max(0.0, deadline - time.monotonic()))
         if not ready:
-            raise Stalled(_message([name for name, ref in calls.items() if ref in pending], timeout))
-        ray.get(ready)
+            raise Stalled(_message(pending.values(), timeout))
+        try:
+            ray.get(ready)
+        except RayError:
+            _raise_lost(pending)
+            raise
+        del pending[ready[0]]
     return ray.get(list(calls.values()))
+
+
+def _raise_lost(pending: Mapping[ObjectRef, str]) -> None:
+    ended, _ = ray.wait(list(pending), num_returns=len(pending), timeout=GRACE)
+    for ref in ended:
+        try:
+            ray.get(ref)
+        except RayActorError as error:
+            raise Lost(f"{pending[ref]}: its process died, start the run again to resume it. {error}") from error
+        except RayError:
+            continue  # the caller raises what came first
 
 
 def _message(names: Iterable[str], timeout: float) -> str:
