@@ -3,7 +3,6 @@
 import json
 import time
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 
 from PIL import Image
@@ -11,7 +10,7 @@ from PIL import Image
 from cluster.metrics import read_rows
 from cluster.report import plot_curves, print_scores
 from cluster.run import run_training, scores_of
-from configs.load import ConfigError, load
+from configs.load import QUICKSTART, ConfigError, load
 from configs.schema import TrainConfig
 from unigrpo.gallery import side_by_side
 
@@ -19,7 +18,7 @@ from unigrpo.gallery import side_by_side
 def run_quickstart(overrides: Sequence[str]) -> None:
     """Train configs/quickstart.yaml afresh and write summary.json, before_after.png and curves.png into its run folder."""
     started = time.monotonic()
-    config = load(Path(str(files("configs") / "quickstart.yaml")), overrides)
+    config = load(QUICKSTART, overrides)
     if not isinstance(config, TrainConfig):
         raise ConfigError("the quickstart trains; task cannot be changed")
     _move_aside(config.run_dir)

@@ -14,7 +14,7 @@ from cluster.preflight import prepare
 from cluster.report import print_scores
 from cluster.system import build, evaluate_folder
 from cluster.view import View
-from configs.load import ConfigError, dump, load, model_folder
+from configs.load import QUICKSTART, ConfigError, dump, load, model_folder
 from configs.schema import TrainConfig
 from learner.checkpoint import check_resumable, newest_checkpoint
 
@@ -32,10 +32,7 @@ def run_training(config: TrainConfig) -> None:
 
 def run_evaluation(policy: Path, config_path: Path | None, overrides: Sequence[str], json_path: Path | None) -> None:
     """Score a policy and print the table. Raises ConfigError for what the user can mend."""
-    own = policy / "config.yaml"
-    config = load(config_path or (own if own.is_file() else Path("configs/quickstart.yaml")), overrides)
-    if not isinstance(config, TrainConfig):
-        raise ConfigError(f"an evaluation takes a training config; {config_path or own} has task {config.task}")
+    config = _evaluation_config(policy, config_path, overrides)
     folder = policy_folder(policy)
     config = config.model_copy(update={"model": config.model.model_copy(update={"path": folder})})
     tokenizer = prepare(config, evaluates=True)
@@ -44,6 +41,17 @@ def run_evaluation(policy: Path, config_path: Path | None, overrides: Sequence[s
     print_scores({str(policy): scores})
     if json_path:
         json_path.write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
+
+
+def _evaluation_config(policy: Path, config_path: Path | None, overrides: Sequence[str]) -> TrainConfig:
+    """The config asked for, else the training run's own, else the quickstart's."""
+    own = policy / "config.yaml"
+    if config_path is None and own.is_file() and isinstance(load(own), TrainConfig):
+        config_path = own
+    config = load(config_path or QUICKSTART, overrides)
+    if not isinstance(config, TrainConfig):
+        raise ConfigError(f"an evaluation takes a training config, but {config_path} has task {config.task}")
+    return config
 
 
 def policy_folder(policy: Path) -> Path:
@@ -73,7 +81,7 @@ def explained() -> Iterator[None]:
     try:
         yield
     except RayTaskError as error:
-        if isinstance(error.cause, ValueError | OSError | ImportError):
+        if isinstance(error.cause, ValueError | OSError | ImportError | FloatingPointError):
             raise ConfigError(str(error.cause)) from error
         raise
 

@@ -16,6 +16,7 @@ from configs.reward import GenevalReward, Reward
 from configs.schema import Config, FilePrompts, SftConfig, TrainConfig
 
 BUNDLED = "bundled:"
+QUICKSTART = Path(__file__).with_name("quickstart.yaml")
 TASKS: dict[str, type[TrainConfig] | type[SftConfig]] = {"train": TrainConfig, "sft": SftConfig}
 
 
