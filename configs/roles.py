@@ -1,8 +1,8 @@
 """One section a role of the cluster: how many, where, and what each may use."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from configs.base import Section
 
@@ -76,6 +76,14 @@ class LearnerConfig(Section):
     """Samples (each with its window) in one forward and backward of the flow term."""
     bucket_bytes: int = Field(default=256 << 20, ge=1 << 16)
     """Size of one bucket of published weights in bytes."""
+
+    @model_validator(mode="after")
+    def _has_masters(self) -> Self:
+        if self.zero_stage == 0 and self.dtype == "bfloat16":
+            raise ValueError(
+                "learner.zero_stage is 0 with learner.dtype bfloat16, which keeps no float32 masters; use stage 1, 2 or 3"
+            )
+        return self
 
 
 class ClusterConfig(Section):

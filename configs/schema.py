@@ -213,8 +213,8 @@ class TrainConfig(Section):
             )
         if self.reasoner.max_model_len <= self.rollout.max_thought_tokens:
             raise ValueError(
-                f"reasoner.max_model_len is {self.reasoner.max_model_len}, which leaves no room for a prompt beside thoughts of "
-                f"rollout.max_thought_tokens={self.rollout.max_thought_tokens}; raise the first or lower the second"
+                f"reasoner.max_model_len is {self.reasoner.max_model_len}, which leaves no room for a prompt beside thoughts "
+                f"of rollout.max_thought_tokens={self.rollout.max_thought_tokens}; raise the first or lower the second"
             )
         samples = prompts // self.algorithm.mini_batches * self.rollout.group_size
         if samples % self.learner.num_ranks:

@@ -35,6 +35,7 @@ def test_every_preset_loads_and_survives_a_round_trip(path: Path) -> None:
         ("algorithm.mini_batches=3", "algorithm.mini_batches=3 does not divide"),
         ("rollout.prompts_per_piece=3", "rollout.prompts_per_piece=3 do not divide"),
         ("reasoner.max_model_len=48", "leaves no room for a prompt beside thoughts of rollout.max_thought_tokens=48"),
+        ("learner={zero_stage: 0, dtype: bfloat16}", "keeps no float32 masters; use stage 1, 2 or 3"),
         ("learner.num_ranks=7", "32 samples, which 7 learner ranks cannot share evenly"),
         ("learner.text_learning_rate=.nan", "should be a finite number"),
         ("algorithm.kind=grop", "'grop'"),
