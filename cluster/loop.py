@@ -9,7 +9,6 @@ def train(system: System, config: TrainConfig) -> None:
     """UniGRPO (arXiv:2603.23500) until `config.steps`, from the newest complete checkpoint."""
     step = system.learner.restore()
     system.metrics.resume(step)
-    system.view.begin(step)
     system.rollouts.load(system.learner.publish(step), version=step)
     while True:
         if config.evaluation.due(step, config.steps):

@@ -58,7 +58,6 @@ def fine_tune(config: SftConfig, learner: LearnerGroup, loaded: Loaded, view: Vi
     step = learner.restore()
     metrics = Metrics(config.run_dir)
     metrics.resume(step)
-    view.begin(step)
     while step < config.steps:
         clock = Clock()
         with clock("data"):

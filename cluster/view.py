@@ -1,7 +1,7 @@
 """What a person sees while a run goes on: each stage's work, and one line a step."""
 
-import time
 from collections.abc import Mapping, Sequence
+from statistics import median
 from typing import Any
 
 from rich.console import Console, Group
@@ -9,6 +9,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from cluster.metrics import WALL_CLOCK
 from cluster.pool import Pool
 
 COLUMNS = {
@@ -31,9 +32,8 @@ class View:
     def __init__(self, total_steps: int) -> None:
         self._console = Console()
         self._live = Live(console=self._console, refresh_per_second=4, transient=True) if self._console.is_terminal else None
-        self._total, self._started, self._first_step = total_steps, time.monotonic(), 0
-        self._row: Mapping[str, Any] = {}
-        self._step = 0
+        self._total, self._step = total_steps, 0
+        self._step_seconds: list[float] = []
 
     def __enter__(self) -> "View":
         if self._live:
@@ -48,11 +48,6 @@ class View:
         """One line that stays."""
         self._console.print(text, highlight=False, soft_wrap=True)
 
-    def begin(self, step: int) -> None:
-        """The loop starts at `step`: time left is estimated from here."""
-        self._first_step = self._step = step
-        self._started = time.monotonic()
-
     def stages(self, pools: Sequence[Pool]) -> None:
         """Show what every pool is doing now."""
         if self._live:
@@ -60,13 +55,13 @@ class View:
 
     def step(self, step: int, row: Mapping[str, Any]) -> None:
         """A step has ended with these metrics."""
-        self._step, self._row = step, row
+        self._step = step
+        self._step_seconds.append(sum(value for name, value in row.items() if name.startswith(WALL_CLOCK)))
         cells = [f"{name} {row[key]:.4g}" for name, key in COLUMNS.items() if key in row]
         self.say(f"step {step}/{self._total}  " + "  ".join(cells) + f"  left {self._left()}")
 
     def _left(self) -> str:
-        done = self._step - self._first_step
-        seconds = (time.monotonic() - self._started) / max(done, 1) * (self._total - self._step)
+        seconds = median(self._step_seconds) * (self._total - self._step)
         return f"{int(seconds // 60)}m{int(seconds % 60):02d}s"
 
     def _render(self, pools: Sequence[Pool]) -> Group:
