@@ -4,7 +4,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -105,8 +106,12 @@ def write_config(path: Path, values: dict[str, Any]) -> Path:
     return path
 
 
+Command = Callable[..., "subprocess.Popen[str]"]
+"""`unigrpo` with these arguments, and keywords for its environment."""
+
+
 def unigrpo(*arguments: str | Path, **environment: str) -> "subprocess.Popen[str]":
-    """Start `unigrpo ARGUMENTS` in a process group of its own; what it prints comes back together."""
+    """Start `unigrpo ARGUMENTS` in a process group of its own; both its outputs come together."""
     return subprocess.Popen(
         [sys.executable, "-m", "cluster.cli", *map(str, arguments)],
         stdout=subprocess.PIPE,
@@ -117,7 +122,7 @@ def unigrpo(*arguments: str | Path, **environment: str) -> "subprocess.Popen[str
     )
 
 
-def training_rows(run_dir: Path) -> list[dict[str, Any]]:
+def metrics_rows(run_dir: Path) -> list[dict[str, Any]]:
     """Rows of metrics.jsonl of either kind without the wall clock."""
     return [
         {name: value for name, value in row.items() if not name.startswith(WALL_CLOCK)}
@@ -129,3 +134,29 @@ def sample_rows(run_dir: Path, step: int) -> list[dict[str, Any]]:
     """What the gallery of a step says of its pictures."""
     lines = (run_dir / "samples" / f"step-{step:06d}" / "samples.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines]
+
+
+def ray_processes(pid: int) -> dict[int, str]:
+    """Process ids and command lines of the Ray that a driver started, but for Ray's two agents, which outlive it a minute."""
+    children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    below = {child: Path(f"/proc/{child}/cmdline").read_text().replace("\0", " ").strip() for child in children}
+    for child in children:
+        below |= ray_processes(child)
+    return {child: command for child, command in below.items() if not command.endswith("Agent")}
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that ended and waits to be collected does not."""
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def wait_until(condition: Callable[[], bool], what: str, *, timeout: float = 240) -> None:
+    """Poll until `condition` holds; raises TimeoutError naming `what`."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what}: not within {timeout:g} s")
+        time.sleep(0.005)

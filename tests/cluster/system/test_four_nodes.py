@@ -12,7 +12,7 @@ from cluster.preflight import prepare
 from cluster.system import build
 from cluster.view import View
 from cluster.wait import wait_all
-from tests.cluster.system.runs import run_config, training_rows
+from tests.cluster.system.runs import metrics_rows, run_config
 
 pytestmark = pytest.mark.slow
 
@@ -41,7 +41,7 @@ def test_roles_run_on_nodes_of_their_own(cluster: Cluster, start: Path, tmp_path
     config = run_config(start, tmp_path, {"cluster.address": cluster.address, **placements})
     system = build(config, prepare(config, evaluates=False), View(config.steps))
     train(system, config)
-    assert [row["step"] for row in training_rows(tmp_path)] == [1, 2]
+    assert [row["step"] for row in metrics_rows(tmp_path)] == [1, 2]
     assert (tmp_path / "checkpoints" / "step-000002" / "manifest.json").is_file()
 
     workers = {

@@ -22,7 +22,7 @@ from cluster.view import View
 from cluster.wait import Lost, wait_all
 from configs.load import ConfigError
 from learner.checkpoint import newest_checkpoint, verify
-from tests.cluster.system.runs import run_config, sample_rows, training_rows
+from tests.cluster.system.runs import metrics_rows, run_config, sample_rows
 from unigrpo.types import Painting, Prompt, Score, ScoreFailure
 
 pytestmark = pytest.mark.slow
@@ -66,7 +66,7 @@ def pid_of(worker: ActorHandle) -> int:
 
 
 def test_every_step_is_on_policy_and_every_group_is_judged(system: System) -> None:
-    rows = training_rows(system.config.run_dir)
+    rows = metrics_rows(system.config.run_dir)
     assert [(row["kind"], row["step"]) for row in rows] == [("train", 1), ("train", 2)]
     for row in rows:
         assert {row[name] for name in row if name.startswith("on_policy/")} == {0.0}
@@ -161,7 +161,7 @@ def test_a_group_with_a_failed_score_is_dropped_and_counted_never_zero(system: S
     groups = system.rollouts.generate([broken, sound], system.sampling(STEPS))
     stats = system.learner.update(STEPS, groups, mini_batches=1)
     system.record(STEPS + 1, groups, stats, {})
-    row = training_rows(system.config.run_dir)[-1]
+    row = metrics_rows(system.config.run_dir)[-1]
     assert (row["groups/asked"], row["groups/dropped"], row["scores/retried"]) == (2, 1, 1)
     assert row["reward/mean"] == np.mean([0.5, 1.5, 2.5, 3.5])
     assert [sample["group"] for sample in sample_rows(system.config.run_dir, STEPS + 1)] == [sound.index] * 4
@@ -171,7 +171,7 @@ def test_a_step_without_a_judged_group_ends_the_run(system: System, monkeypatch:
     judged_by(system, {prompt.index for prompt in system.prompts.batch(STEPS)}, monkeypatch)
     with pytest.raises(RuntimeError, match=f"every group of step {STEPS} was dropped for a failed score"):
         train(system, system.config.model_copy(update={"steps": STEPS + 1}))
-    assert [row["step"] for row in training_rows(system.config.run_dir)] == [1, 2]
+    assert [row["step"] for row in metrics_rows(system.config.run_dir)] == [1, 2]
 
 
 def test_a_full_disk_leaves_the_checkpoint_before_it(system: System) -> None:
