@@ -19,8 +19,8 @@ def run_quickstart(overrides: Sequence[str]) -> None:
     """Train configs/quickstart.yaml afresh and write summary.json, before_after.png and curves.png into its run folder."""
     started = time.monotonic()
     config = load(QUICKSTART, overrides)
-    if not isinstance(config, TrainConfig):
-        raise ConfigError("the quickstart trains; task cannot be changed")
+    if not isinstance(config, TrainConfig) or config.evaluation.every is None:
+        raise ConfigError("the quickstart trains and evaluates before and after; leave task=train and evaluation.every a number")
     _move_aside(config.run_dir)
     run_training(config)
     rows = read_rows(config.run_dir / "metrics.jsonl")
