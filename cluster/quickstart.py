@@ -14,13 +14,18 @@ from configs.load import QUICKSTART, ConfigError, load
 from configs.schema import TrainConfig
 from unigrpo.gallery import side_by_side
 
+VERDICTS = {True: "right", False: "wrong"}
+"""Of the strict score, below each picture."""
+
 
 def run_quickstart(overrides: Sequence[str]) -> None:
     """Train configs/quickstart.yaml afresh and write summary.json, before_after.png and curves.png into its run folder."""
     started = time.monotonic()
     config = load(QUICKSTART, overrides)
     if not isinstance(config, TrainConfig) or config.evaluation.every is None:
-        raise ConfigError("the quickstart trains and evaluates before and after; leave task=train and evaluation.every a number")
+        raise ConfigError(
+            "the quickstart trains and evaluates before and after; leave task=train and evaluation.every a number"
+        )
     _move_aside(config.run_dir)
     run_training(config)
     rows = read_rows(config.run_dir / "metrics.jsonl")
@@ -47,7 +52,10 @@ def _before_and_after(config: TrainConfig) -> None:
     for title, step in (("before", 0), ("after", config.steps)):
         folder = config.run_dir / "samples" / f"evaluation-{step:06d}"
         rows = [json.loads(line) for line in (folder / "samples.jsonl").read_text(encoding="utf-8").splitlines()]
-        columns[title] = [(Image.open(folder / row["image"]), [row["prompt"], row["thought"]]) for row in rows]
+        columns[title] = [
+            (Image.open(folder / row["image"]), [row["prompt"], row["thought"], VERDICTS[row["breakdown"]["strict"] == 1.0]])
+            for row in rows
+        ]
     side_by_side(columns).save(config.run_dir / "before_after.png")
 
 

@@ -40,6 +40,6 @@ def write_samples(
 
 
 def spread(groups: Sequence[Group], limit: int) -> list[Group]:
-    """At most `limit` groups at even distances, so that every category shows."""
-    stride = max(1, -(-len(groups) // limit))
+    """At most `limit` groups (one at least) at even distances, so that every category shows."""
+    stride = -(-len(groups) // max(1, limit))
     return list(groups[::stride])

@@ -58,7 +58,7 @@ class System:
         self.metrics.log("evaluation", step, scores)
         headline = "  ".join(f"{name} {value:.3f}" for name, value in scores.items() if isinstance(value, float))
         self.view.say(f"evaluation of step {step}: {headline}")
-        self._show(f"evaluation-{step:06d}", spread(groups, self.config.logging.samples))
+        self._show(f"evaluation-{step:06d}", spread(groups, self.config.logging.samples // len(groups[0].scores)))
 
     def record(self, step: int, groups_P: Sequence[Group], stats: dict[str, Any], seconds: dict[str, float]) -> None:
         """Write down what the step that led to `step` did."""
