@@ -1,0 +1,26 @@
+"""The quickstart's control: a reward that knows nothing teaches nothing, in as many steps as the real one takes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CONTROL = [
+    "reward={kind: random, placement: {num_cpus: 0.25}}",
+    "evaluation.reward={kind: geneval, detector: shapes, placement: {num_cpus: 0.25}}",
+]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_a_random_reward_of_equal_length_hardly_moves_the_strict_score(tmp_path: Path) -> None:
+    run_dir = tmp_path / "control"
+    command = [sys.executable, "-m", "cluster.cli", "quickstart", f"run_dir={run_dir}", *CONTROL]
+    subprocess.run(command, check=True, timeout=1400)
+    summary = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
+    assert summary["after"]["strict"] - summary["before"]["strict"] < 0.05
+    assert summary["pictures"] >= 500
+    for picture in ("before_after.png", "curves.png"):
+        assert (run_dir / picture).stat().st_size > 1000
