@@ -2,4 +2,4 @@
 
 
 class NotServing(RuntimeError):
-    """A worker was asked for another version of the weights than it serves: it is fresh, restarted or behind; fill it and ask again."""
+    """A worker serves another version of the weights than was asked for: fresh, restarted or behind; fill it and ask again."""
