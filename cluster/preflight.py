@@ -3,13 +3,18 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
+
 from cluster.prompts import load_prompts
 from configs.load import ConfigError, check_files, model_folder, still_to_be_given
 from configs.reward import GenevalReward
 from configs.schema import Config, SftConfig, TrainConfig, VelocityMse
 from unigrpo.algo.flow import rescale_to_elements
 from unigrpo.layout import reasoner_prompt_ids
-from unigrpo.models.bagel.config import BagelConfig
+from unigrpo.models.bagel.autoencoder import AutoEncoder
+from unigrpo.models.bagel.checkpoint import AUTOENCODER_FILE, VISION_PREFIXES, load_weights
+from unigrpo.models.bagel.config import LATENT_TABLE, WEIGHTS_FILE, BagelConfig
+from unigrpo.models.bagel.model import Bagel
 from unigrpo.tokenizer import Tokenizer, load_tokenizer
 
 
@@ -29,7 +34,7 @@ def resolved(config: Config) -> Iterator[str]:
     yield f"{sampler.num_points - 1} velocity evaluations a painting, {sampler.window_size} of them stochastic and trained"
     if config.model.path is None:
         return
-    model = read_model(model_folder(config.model.path))
+    model, tokenizer = read_model(model_folder(config.model.path))
     rows, columns = grid_hw(model, config)
     elements = rows * columns * model.latent_channels
     yield f"{rows} x {columns} latent tokens of {model.latent_channels} numbers, D = {elements}"
@@ -38,7 +43,7 @@ def resolved(config: Config) -> Iterator[str]:
         weight = algorithm.regulariser.weight
         yield f"velocity MSE weight {rescale_to_elements(weight, elements):.3g} ({weight:g} at D = 262144)"
     if not still_to_be_given(config):
-        yield f"{count_prompts(config, load_tokenizer(model_folder(config.model.path)), model)} prompts to train on"
+        yield f"{count_prompts(config, tokenizer, model)} prompts to train on"
 
 
 def prepare(config: TrainConfig, *, evaluates: bool) -> Tokenizer:
@@ -52,18 +57,24 @@ def prepare(config: TrainConfig, *, evaluates: bool) -> Tokenizer:
         raise ConfigError(f"{', '.join(missing)} still to be given; set it in the file or as an override")
     check_files(config)
     assert config.model.path is not None
-    folder = model_folder(config.model.path)
-    model = read_model(folder)
+    model, tokenizer = read_model(model_folder(config.model.path))
     grid_hw(model, config)
-    tokenizer = load_tokenizer(folder)
     count_prompts(config, tokenizer, model)
     return tokenizer
 
 
-def read_model(folder: Path) -> BagelConfig:
-    """Sizes of the model in a folder. Raises ConfigError."""
+def read_model(folder: Path) -> tuple[BagelConfig, Tokenizer]:
+    """Sizes and tokenizer of a model's folder, once every tensor that the sizes ask for was found there (none is read).
+
+    Raises ConfigError.
+    """
     try:
-        return BagelConfig.from_folder(folder)
+        config = BagelConfig.from_folder(folder)
+        with torch.device("meta"):
+            model, autoencoder = Bagel(config), AutoEncoder(config.vae)
+        load_weights(model, folder / WEIGHTS_FILE, skip=VISION_PREFIXES, optional=(LATENT_TABLE,))
+        load_weights(autoencoder, folder / AUTOENCODER_FILE)
+        return config, load_tokenizer(folder)
     except ValueError as error:
         raise ConfigError(f"model.path: {error}") from None
 
