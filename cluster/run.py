@@ -1,5 +1,6 @@
 """One command from config to result: start the roles, run, shut down, and turn faults of the user's making into one message."""
 
+import errno
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -77,13 +78,19 @@ def session() -> Iterator[None]:
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Faults of the user's making that an actor met, as ConfigError: one message instead of another process's traceback."""
+    """Faults of the user's making that show while a run goes on, an actor's or a full disk, as ConfigError."""
     try:
         yield
     except RayTaskError as error:
         if isinstance(error.cause, ValueError | OSError | ImportError | FloatingPointError):
             raise ConfigError(str(error.cause)) from error
         raise
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise ConfigError(
+            f"the disk of run_dir is full ({error}); free some space and start again to resume the run"
+        ) from error
 
 
 def scores_of(rows: Sequence[dict[str, Any]], step: int) -> dict[str, Any]:

@@ -13,6 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cluster import cli
+from cluster.run import explained
+from configs.load import ConfigError
 from configs.schema import TrainConfig
 from learner.checkpoint import State, write_checkpoint
 from tests.cluster.system.runs import Command, run_config, run_values, write_config
@@ -146,6 +148,11 @@ def checkpoint_of(config: TrainConfig) -> Path:
     state = State(step=2, updates=2, reference_hash="", config=config.model_dump(mode="json"))
     tensors: Any = {"master": weights, "exp_avg": weights, "exp_avg_sq": weights}
     return write_checkpoint(config.run_dir / "checkpoints", tensors, state, loaded, keep=2)
+
+
+def test_a_disk_that_fills_under_metrics_or_samples() -> None:
+    with pytest.raises(ConfigError, match=r"disk of run_dir is full .*free some space and start again"), explained():
+        Path("/dev/full").write_text("a row")
 
 
 def message_of(command: Command, config: Path, **environment: str) -> str:
