@@ -6,10 +6,11 @@ the driver and the actors (scheduling, messages, the loop's own work) counts as 
 """
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -49,14 +50,15 @@ class Stamped(Metrics):
         self.wall: list[float] = []
 
     def log(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
-        self.monotonic.append(time.perf_counter())
-        self.wall.append(time.time())
+        if kind == "train":
+            self.monotonic.append(time.perf_counter())
+            self.wall.append(time.time())
         super().log(kind, step, values)
 
 
 def measure() -> Iterator[Figure]:
     with checkpoint() as folder, TemporaryDirectory() as run_dir:
-        config = quickstart(folder, f"run_dir={run_dir}", f"steps={STEPS + 1}", "checkpoint.every=1000")
+        config = quickstart(folder, f"run_dir={run_dir}", f"steps={STEPS + 1}", "evaluation.every=null")
         yield from _figures(config)
 
 
@@ -71,17 +73,7 @@ def _figures(config: TrainConfig) -> Iterator[Figure]:
         tasks = executions(ray.timeline())
         spans = [span for pool in system.rollouts.pools for span in pool.spans]
     rows = [row for row in read_rows(config.run_dir / "metrics.jsonl") if row["kind"] == "train"][1:]
-    whole = (stamps.monotonic[0], stamps.monotonic[-1])
-    wall = whole[1] - whole[0]
-    timed = sum(row["seconds/update"] + row["seconds/sync"] for row in rows)
-    step = f"{STEPS} steps of {wall / STEPS:.3g} s"
-    yield Figure(
-        name="no stage busy, as the driver sees it",
-        value=100 * (1 - (covered(spans, whole) + timed) / wall),
-        unit="%",
-        at_most=5,
-        note=f"{step}: calls to think, paint and judge, and the clock of update and sync",
-    )
+    yield driver_view(list(pairwise(stamps.monotonic)), spans, rows)
     whole = (stamps.wall[0], stamps.wall[-1])
     everything = [span for spans in tasks.values() for span in spans]
     busy = {stage: covered(spans, whole) / STEPS for stage, spans in tasks.items()}
@@ -94,6 +86,26 @@ def _figures(config: TrainConfig) -> Iterator[Figure]:
     )
     for name in ("rollout", "update", "sync"):
         yield Figure(name=f"{name} of a step", value=1e3 * median(row[f"seconds/{name}"] for row in rows), unit="ms")
+
+
+def driver_view(steps: Sequence[Span], spans: Sequence[Span], rows: Sequence[Mapping[str, float]]) -> Figure:
+    """From each step's (start, end), the pools' spans and the steps' metrics: the share left over, and where it lies."""
+    walls = [end - start for start, end in steps]
+    rollouts = [row["seconds/rollout"] - covered(spans, step) for step, row in zip(steps, rows, strict=True)]
+    between = [
+        wall - sum(row[f"seconds/{name}"] for name in ("rollout", "update", "sync"))
+        for wall, row in zip(walls, rows, strict=True)
+    ]
+    shares = [100 * (a + b) / wall for a, b, wall in zip(rollouts, between, walls, strict=True)]
+    return Figure(
+        name="no stage busy, as the driver sees it",
+        value=100 * (sum(rollouts) + sum(between)) / sum(walls),
+        unit="%",
+        at_most=5,
+        note=f"{len(steps)} steps of {fmean(walls):.3g} s, {min(shares):.2g} to {max(shares):.2g} %, "
+        f"median {median(shares):.2g}; "
+        f"a step {1e3 * fmean(rollouts):.3g} ms within rollouts, {1e3 * fmean(between):.3g} ms around stages (logs, pictures)",
+    )
 
 
 def executions(events: Iterable[Mapping[str, Any]]) -> dict[str, list[Span]]:

@@ -6,7 +6,7 @@ from rich.console import Console
 
 from benchmarks import harness
 from benchmarks.harness import Figure, Timings, read, report, show, take_turns
-from benchmarks.idle import covered, executions
+from benchmarks.idle import covered, driver_view, executions
 
 
 @pytest.mark.parametrize(
@@ -73,3 +73,10 @@ def test_executions_are_the_whole_tasks_of_the_stages() -> None:
     spans = executions(events)
     assert spans["syncing"] == [(2.0, 2.5), (1.0, 2.0)]
     assert not any(spans[stage] for stage in spans if stage != "syncing")
+
+
+def test_driver_view_counts_what_no_stage_covers() -> None:
+    steps = [(0.0, 10.0), (10.0, 20.0)]
+    rows = [{"seconds/rollout": 5.0, "seconds/update": 3.0, "seconds/sync": 1.0}] * 2  # 1 s beside stages, each step
+    spans = [(0.0, 4.0), (2.0, 5.0), (10.5, 14.5)]  # all of the first rollout, 4 s of the second
+    assert driver_view(steps, spans, rows).value == pytest.approx(100 * 3 / 20)
