@@ -1,6 +1,7 @@
 """Where roles run: the Ray that is started or joined, and one placement group a role."""
 
 import importlib.util
+import socket
 from pathlib import Path
 
 import ray
@@ -11,6 +12,8 @@ from configs.load import ConfigError
 from configs.roles import ClusterConfig, Placement
 
 PACKAGES = ("configs", "unigrpo", "rollout_workers", "reward_server", "learner", "cluster")
+KNOCK_TIMEOUT = 10.0
+"""Seconds that the head of a cluster may take to answer."""
 
 
 def connect(config: ClusterConfig) -> None:
@@ -20,6 +23,8 @@ def connect(config: ClusterConfig) -> None:
     """
     local = {"include_dashboard": False} if config.address == "local" else {}
     try:
+        if config.address not in ("local", "auto"):
+            _knock(config.address)
         ray.init(
             address=config.address,
             runtime_env={"py_modules": [str(_folder(name)) for name in PACKAGES], "excludes": ["**/__pycache__/**"]},
@@ -32,6 +37,15 @@ def connect(config: ClusterConfig) -> None:
             f"cluster.address is {config.address}, and no Ray answers there ({error}); start one with `ray start --head`, "
             "or use cluster.address=local"
         ) from None
+
+
+def _knock(address: str) -> None:
+    """Raises ConnectionError when nothing listens at host:port; Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_TIMEOUT).close()
+    except (OSError, ValueError) as error:
+        raise ConnectionError(error) from None
 
 
 def reserve(role: str, placement: Placement, num_workers: int, *, timeout: float) -> PlacementGroup:

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,16 @@ def checkpoint_of(config: TrainConfig) -> Path:
 def test_a_disk_that_fills_under_metrics_or_samples() -> None:
     with pytest.raises(ConfigError, match=r"disk of run_dir is full .*free some space and start again"), explained():
         Path("/dev/full").write_text("a row")
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:{port}", "127.0.0.1", "nowhere.invalid:6379"])
+def test_a_cluster_that_does_not_answer(start: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], address: str) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = address.format(port=closed.getsockname()[1])
+        said = refused(tmp_path, run_values(start, tmp_path / "run", {"cluster.address": address}), capsys)
+    assert said.startswith(f"unigrpo: cluster.address is {address}, and no Ray answers there (")
+    assert "start one with `ray start --head`, or use cluster.address=local" in said
 
 
 def message_of(command: Command, config: Path, **environment: str) -> str:

@@ -57,7 +57,7 @@ def system(start: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sy
 
 def on_worker(worker: ActorHandle, function: Callable[[Any], Any]) -> Any:
     """What `function` gives for the actor's object, in the actor's process."""
-    [answer] = wait_all({"a look inside": worker.__ray_call__.remote(function)}, timeout=TIMEOUT)
+    [answer] = wait_all({"a look inside": worker.__ray_call__.options(max_task_retries=-1).remote(function)}, timeout=TIMEOUT)
     return answer
 
 
