@@ -7,7 +7,7 @@ timed, one step of each must lead to the same weights.
 
 import copy
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -178,7 +178,7 @@ def mini_batches(config: TrainConfig, step: int) -> list[MiniBatch[Sample]]:
     return [MiniBatch(samples=tuple(samples[i : i + size]), global_count=size) for i in range(0, count, size)]
 
 
-def difference(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
+def difference(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> float:
     """Largest difference of two sets of weights."""
     return max(float((ours[name] - theirs[name].detach()).abs().max()) for name in theirs)
 
