@@ -102,7 +102,7 @@ def rollout_roles(config: TrainConfig) -> list[actors.Role]:
     """Reasoners, denoisers and judges; evaluations have judges of their own only where the config names some."""
     judges = [actors.reward_role("reward", config.reward)]
     if config.evaluation.reward is not None:
-        judges.append(actors.reward_role("evaluation.reward", config.evaluation.reward))
+        judges.append(actors.reward_role("evaluation.reward", config.evaluation_reward))
     return [actors.reasoner_role(config), actors.denoiser_role(config), *judges]
 
 

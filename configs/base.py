@@ -1,6 +1,20 @@
-"""The base of every config section: frozen, unknown keys refused."""
+"""The base of every config section: frozen, unknown keys refused; and the paths they hold."""
 
-from pydantic import BaseModel, ConfigDict
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict
+
+BUNDLED = "bundled:"
+"""Before the name of a checkpoint inside this package, where a folder could stand."""
+
+
+def _absolute(path: Path) -> Path:
+    return path if str(path).startswith(BUNDLED) else path.absolute()
+
+
+AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
+"""A path that is the same one in every process, as actors run in other folders; `bundled:NAME` stays as it is."""
 
 
 class Section(BaseModel):

@@ -12,10 +12,10 @@ import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from configs.reward import GenevalReward, Reward
+from configs.base import BUNDLED
+from configs.reward import GenevalJudge, RandomReward
 from configs.schema import Config, FilePrompts, SftConfig, TrainConfig
 
-BUNDLED = "bundled:"
 QUICKSTART = Path(__file__).with_name("quickstart.yaml")
 TASKS: dict[str, type[TrainConfig] | type[SftConfig]] = {"train": TrainConfig, "sft": SftConfig}
 
@@ -25,7 +25,7 @@ class ConfigError(ValueError):
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Config:
-    """Read a config.
+    """Read a config; relative paths in it start at the current folder.
 
     path: a YAML file. overrides: `dotted.key=value`, the value in YAML, applied in order on top of the file.
     Raises ConfigError for a missing or broken file, unknown keys (with the nearest known one) and impossible values.
@@ -76,8 +76,8 @@ def still_to_be_given(config: Config) -> list[str]:
     return [key for key, is_open in open_keys.items() if is_open]
 
 
-def _blind(reward: Reward) -> bool:
-    return isinstance(reward, GenevalReward) and reward.detector is None
+def _blind(judge: GenevalJudge | RandomReward) -> bool:
+    return isinstance(judge, GenevalJudge) and judge.detector is None
 
 
 def check_files(config: Config) -> None:

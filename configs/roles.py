@@ -1,11 +1,12 @@
 """One section a role of the cluster: how many, where, and what each may use."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from configs.base import Section
 
+Decay = Annotated[float, Field(ge=0, lt=1)]
 Dtype = Literal["float32", "bfloat16"]
 
 
@@ -58,7 +59,7 @@ class LearnerConfig(Section):
     """AdamW rate of the text expert, embeddings and head."""
     generation_learning_rate: NonNegativeFloat = 3e-5
     """AdamW rate of the generation expert, time embedder and latent projections."""
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
     """AdamW moment decay."""
     eps: PositiveFloat = 1e-10
     """AdamW epsilon; flow gradients are small, so it must be too."""

@@ -3,20 +3,20 @@
 Two tasks share the sections: `train` (the reinforcement learning loop) and `sft` (the fine-tuning that makes its start).
 """
 
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from configs.base import Section
-from configs.reward import GenevalReward, Reward
+from configs.base import AbsolutePath, Section
+from configs.reward import GenevalJudge, GenevalReward, Reward
 from configs.roles import ClusterConfig, DenoiserConfig, LearnerConfig, Placement as Placement, ReasonerConfig
+from configs.sft import ArchitectureConfig as ArchitectureConfig, AutoencoderConfig as AutoencoderConfig, ShapesSftData
 
-Probability = Annotated[float, Field(ge=0, le=1)]
+LowClip = Annotated[float, Field(gt=0, lt=1)]
 
 
 class ModelConfig(Section):
-    path: Path | None = None
+    path: AbsolutePath | None = None
     """Checkpoint folder in the released BAGEL layout, or `bundled:shapes` in this package; null is still to be given."""
     system_prompt: str = (
         "You should first think about the planning process in the mind and then generate the image. \n"
@@ -33,7 +33,7 @@ class ShapesPrompts(Section):
 
 class FilePrompts(Section):
     kind: Literal["file"] = "file"
-    path: Path | None = None
+    path: AbsolutePath | None = None
     """JSONL in GenEval's metadata format, one prompt a line; null is still to be given."""
 
 
@@ -89,7 +89,7 @@ class NoRegulariser(Section):
 
 class VelocityMse(Section):
     kind: Literal["velocity_mse"] = "velocity_mse"
-    weight: NonNegativeFloat = 1.5e-5
+    weight: PositiveFloat = 1.5e-5
     """beta_img at D_ref = 262,144 latent elements; scaled by sqrt(D_ref / D)."""
 
 
@@ -104,7 +104,7 @@ Regulariser = Annotated[NoRegulariser | VelocityMse | LatentKl, Field(discrimina
 
 class UniGrpo(Section):
     kind: Literal["unigrpo"] = "unigrpo"
-    text_clip: tuple[PositiveFloat, PositiveFloat] = (0.20, 0.28)
+    text_clip: tuple[LowClip, PositiveFloat] = (0.20, 0.28)
     """Text ratio clip, low and high: 1 - low .. 1 + high. The paper leaves it open; AlphaGRPO's values."""
     text_kl: NonNegativeFloat = 0.0
     """beta_txt: weight of the k3 KL of thoughts against the reference; 0 computes none."""
@@ -142,7 +142,7 @@ class EvaluationConfig(Section):
     """Seeds thoughts and noise of every evaluation, whatever the run's own seed: two policies meet the same draws."""
     prompts: Prompts = ShapesPrompts(split="held_out")
     """What to paint."""
-    reward: Reward | None = None
+    reward: GenevalJudge | None = None
     """Who judges evaluations; null is the training reward."""
     images_per_prompt: PositiveInt = 1
     """Pictures of each prompt, each from its own seed."""
@@ -177,7 +177,7 @@ class TrainConfig(Section):
     """Seeds every prompt order, thought and painting, whatever the number of workers."""
     steps: PositiveInt
     """Turns of the loop."""
-    run_dir: Path
+    run_dir: AbsolutePath
     """Folder of the run: config, metrics, checkpoints, samples. A run found there is resumed."""
     model: ModelConfig = ModelConfig()
     prompts: Prompts
@@ -196,7 +196,8 @@ class TrainConfig(Section):
     @property
     def evaluation_reward(self) -> Reward:
         """Who judges evaluations."""
-        return self.evaluation.reward or self.reward
+        judge = self.evaluation.reward
+        return self.reward if judge is None else GenevalReward(**dict(judge))
 
     @model_validator(mode="after")
     def _batches_divide(self) -> Self:
@@ -225,43 +226,6 @@ class TrainConfig(Section):
         return self
 
 
-class ShapesSftData(Section):
-    wrong_plans: Probability = 0.15
-    """Share of thoughts whose plan is corrupted (count, colour, shape or mirrored relation): headroom for the text branch."""
-    wrong_objects: Probability = 0.07
-    """Share of objects painted otherwise than planned: headroom for the image branch."""
-    without_thought: Probability = 0.2
-    """Share of items that paint straight from the prompt."""
-
-
-class ArchitectureConfig(Section):
-    """The size of a model made from nothing; the same class as the released one."""
-
-    hidden_size: PositiveInt = 128
-    """Width of both experts."""
-    intermediate_size: PositiveInt = 384
-    """Width of the gated MLPs."""
-    num_layers: PositiveInt = 4
-    """Transformer layers."""
-    num_heads: PositiveInt = 4
-    """Query heads."""
-    num_key_value_heads: PositiveInt = 2
-    """Key and value heads."""
-
-
-class AutoencoderConfig(Section):
-    """The autoencoder's own short training, before the transformer's."""
-
-    steps: PositiveInt = 3000
-    """Optimizer steps."""
-    batch_size: PositiveInt = 8
-    """Pictures a step."""
-    learning_rate: PositiveFloat = 3e-3
-    """Peak AdamW rate."""
-    kl_weight: NonNegativeFloat = 3e-4
-    """Weight of the posterior's KL to a unit Gaussian, per latent element."""
-
-
 class SftConfig(Section):
     """Supervised fine-tuning on (prompt, thought, picture): what `unigrpo sft` reads."""
 
@@ -270,7 +234,7 @@ class SftConfig(Section):
     """Seeds weights, data and noise."""
     steps: PositiveInt
     """Optimizer updates."""
-    run_dir: Path
+    run_dir: AbsolutePath
     """Folder of the run; a run found there is resumed."""
     batch_size: PositiveInt = 32
     """Items a step."""
@@ -284,6 +248,17 @@ class SftConfig(Section):
     learner: LearnerConfig = LearnerConfig()
     cluster: ClusterConfig = ClusterConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+
+    @model_validator(mode="after")
+    def _every_key_counts(self) -> Self:
+        for name in ("text_micro_batch", "bucket_bytes"):
+            given, default = getattr(self.learner, name), LearnerConfig.model_fields[name].default
+            if given != default:
+                raise ValueError(
+                    f"learner.{name} is {given}, which has no effect with task sft: examples are cut by "
+                    "learner.flow_micro_batch, and nothing is published; leave it out"
+                )
+        return self
 
 
 Config = Annotated[TrainConfig | SftConfig, Field(discriminator="task")]

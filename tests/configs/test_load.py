@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from configs.load import ConfigError, check_files, dump, load, model_folder, parse, still_to_be_given
-from configs.schema import TrainConfig, VelocityMse
+from configs.reward import GenevalReward
+from configs.schema import FilePrompts, TrainConfig, VelocityMse
 
 QUICKSTART = Path("configs/quickstart.yaml")
 
@@ -37,6 +38,13 @@ def test_every_preset_loads_and_survives_a_round_trip(path: Path) -> None:
         ("reasoner.max_model_len=48", "leaves no room for a prompt beside thoughts of rollout.max_thought_tokens=48"),
         ("learner={zero_stage: 0, dtype: bfloat16}", "keeps no float32 masters; use stage 1, 2 or 3"),
         ("learner.num_ranks=7", "32 samples, which 7 learner ranks cannot share evenly"),
+        ("algorithm.text_clip=[1, 0.28]", "algorithm.text_clip.0: Input should be less than 1 (given: 1)"),
+        ("algorithm.text_clip=[0, 0.28]", "algorithm.text_clip.0: Input should be greater than 0 (given: 0)"),
+        ("learner.betas=[0.9, 1]", "learner.betas.1: Input should be less than 1 (given: 1)"),
+        ("learner.betas=[-0.1, 0.99]", "learner.betas.0: Input should be greater than or equal to 0 (given: -0.1)"),
+        ("evaluation.reward={detector: shapes, max_retries: 2}", "evaluation.reward.max_retries: unknown key; known here:"),
+        ("evaluation.reward={detector: shapes, score: strict}", "evaluation.reward.score: unknown key; known here:"),
+        ("evaluation.reward={kind: random}", "evaluation.reward.kind: Input should be 'geneval' (given: 'random')"),
         ("learner.text_learning_rate=.nan", "should be a finite number"),
         ("algorithm.kind=grop", "'grop'"),
         ("task=trian", "task is 'trian'; allowed are train, sft"),
@@ -46,6 +54,50 @@ def test_every_preset_loads_and_survives_a_round_trip(path: Path) -> None:
 )
 def test_a_bad_value_is_named_with_the_way_out(override: str, message: str) -> None:
     assert message in error_of(override)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("architecture.num_heads=3", "hidden_size is 128, .*num_heads=3 heads .*; make it a multiple of 12"),
+        ("architecture={hidden_size: 20, num_heads: 4}", "hidden_size is 20, .* even .*; make it a multiple of 8"),
+        (
+            "architecture={hidden_size: 6, num_heads: 1, num_key_value_heads: 1}",
+            "hidden_size is 6, .*; make it a multiple of 4",
+        ),
+        ("architecture.num_key_value_heads=3", "num_heads is 4, which architecture.num_key_value_heads=3 does not divide"),
+        ("learner.text_micro_batch=4", "learner.text_micro_batch is 4, which has no effect with task sft"),
+        ("learner.bucket_bytes=65536", "learner.bucket_bytes is 65536, which has no effect with task sft"),
+    ],
+)
+def test_fine_tuning_refuses_what_no_model_has_and_keys_without_effect(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load(Path("configs/shapes_sft.yaml"), [override])
+
+
+def test_relative_paths_start_at_the_current_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    preset = Path("configs/bagel_1024.yaml").absolute()
+    monkeypatch.chdir(tmp_path)
+    overrides = ["run_dir=runs/x", "model.path=model", "prompts.path=a.jsonl", "evaluation.prompts.path=b.jsonl"]
+    config = load(preset, overrides)
+    assert isinstance(config, TrainConfig)
+    monkeypatch.chdir("/")
+    given = (config.prompts, config.evaluation.prompts)
+    paths = [config.run_dir, config.model.path, *(prompts.path for prompts in given if isinstance(prompts, FilePrompts))]
+    assert paths == [tmp_path / "runs/x", tmp_path / "model", tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
+    assert parse(yaml.safe_load(dump(config)), source="dump") == config
+
+
+def test_a_bundled_model_is_no_relative_path() -> None:
+    config = load(QUICKSTART)
+    assert isinstance(config, TrainConfig)
+    assert config.model.path == Path("bundled:shapes")
+
+
+def test_the_judge_of_evaluations_reports_and_trains_nothing() -> None:
+    config = load(QUICKSTART, ["reward={kind: random}", "evaluation.reward={detector: shapes, num_workers: 2}"])
+    assert isinstance(config, TrainConfig)
+    assert config.evaluation_reward == GenevalReward(detector="shapes", num_workers=2)
 
 
 def test_a_key_of_another_variant_is_refused() -> None:
