@@ -8,10 +8,11 @@ import numpy as np
 
 from cluster.prompts import load_prompts
 from cluster.rollouts import Group, Plan, Rollouts, Sampling
+from configs.load import ConfigError
 from configs.schema import TrainConfig
 from unigrpo.seeds import derive_seed
 from unigrpo.shapes.plan import draw_plan, write_trace
-from unigrpo.shapes.prompts import is_seen
+from unigrpo.shapes.prompts import shapes_prompts
 from unigrpo.tokenizer import Tokenizer
 from unigrpo.types import Prompt
 
@@ -76,9 +77,18 @@ def _means(groups: Sequence[Group]) -> dict[str, float | int]:
 
 
 def benchmark(config: TrainConfig, tokenizer: Tokenizer) -> Benchmark:
-    """The evaluation section of a config: deterministic painting, seeded thoughts, the same draws for every policy."""
+    """The evaluation section of a config: deterministic painting, seeded thoughts, the same draws for every policy.
+
+    Seen are the prompts the run trains on and, in the shapes world, those its fine-tuning saw.
+    """
     evaluation = config.evaluation
     shapes = evaluation.prompts.kind == "shapes"
+    seen = {prompt.text for prompt in load_prompts(config.prompts, config.reward)}
+    if shapes:
+        seen |= {prompt.text for prompt in shapes_prompts("train")}
+    prompts = load_prompts(evaluation.prompts, config.evaluation_reward)
+    if all(prompt.text in seen for prompt in prompts):
+        raise ConfigError("every prompt of evaluation.prompts is trained on; give prompts that are not")
     samples_per_piece = config.rollout.prompts_per_piece * config.rollout.group_size
 
     def plan(prompt: Prompt, sibling: int) -> tuple[int, ...]:
@@ -86,7 +96,7 @@ def benchmark(config: TrainConfig, tokenizer: Tokenizer) -> Benchmark:
         return tokenizer.encode(write_trace(draw_plan(prompt.metadata, rng)))
 
     return Benchmark(
-        prompts=load_prompts(evaluation.prompts, config.evaluation_reward),
+        prompts=prompts,
         sampling=Sampling(
             seed=evaluation.seed,
             step=0,
@@ -96,6 +106,6 @@ def benchmark(config: TrainConfig, tokenizer: Tokenizer) -> Benchmark:
             prompts_per_piece=max(1, samples_per_piece // evaluation.images_per_prompt),
             judge="evaluation",
         ),
-        is_seen=is_seen if shapes else lambda _: False,
+        is_seen=lambda prompt: prompt.text in seen,
         plan=plan if shapes else None,
     )

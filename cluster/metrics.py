@@ -50,7 +50,7 @@ class Metrics:
         """Append one row and send its numbers to TensorBoard. Raises ValueError for a number that is not finite."""
         for name, value in values.items():
             if isinstance(value, float) and not math.isfinite(value):
-                raise ValueError(f"metric {name} of step {step} is {value}; the run is stopped before it trains on it")
+                raise ValueError(f"metric {name} of step {step} is {value}; the run ends here, its last checkpoint still loads")
         with self._path.open("a", encoding="utf-8") as file:
             file.write(_line({"kind": kind, "step": step, **values}))
         assert self._writer is not None, "resume() comes first"

@@ -1,6 +1,7 @@
 """Prompts to judged groups: thoughts stream into painting and paintings into judging, whoever is free takes the next piece."""
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -111,8 +112,8 @@ class Rollouts:
         """Think, paint and judge; groups come back in the order of `prompts`, those whose score failed left out and counted."""
         self.tally = Tally(asked=len(prompts))
         groups: dict[int, Group] = {}
-        for first in range(0, len(prompts), sampling.prompts_per_piece):
-            self._think(prompts[first : first + sampling.prompts_per_piece], first, sampling, groups)
+        for piece in self._pieces(prompts, sampling):
+            self._think(piece, sampling, groups)
         drive(self.pools, timeout=self._timeout, watch=lambda: self._watch(self.pools))
         self.tally.dropped = len(prompts) - len(groups)
         return [groups[place] for place in sorted(groups)]
@@ -120,19 +121,34 @@ class Rollouts:
     def _fill(self, worker: ActorHandle) -> ObjectRef:
         return worker.load.options(max_task_retries=-1).remote(self._version, self._buckets)
 
-    def _think(self, piece: Sequence[Prompt], first: int, sampling: Sampling, groups: dict[int, Group]) -> None:
-        prompt_ids = [tuple(self._encode(prompt.text)) for prompt in piece]
-        paint = partial(self._paint, piece, prompt_ids, first, sampling, groups)
+    def _pieces(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator["Piece"]:
+        seen: Counter[int] = Counter()
+        first_siblings = []
+        for prompt in prompts:
+            first_siblings.append(seen[prompt.index] * sampling.group_size)
+            seen[prompt.index] += 1
+        for first in range(0, len(prompts), sampling.prompts_per_piece):
+            places = slice(first, first + sampling.prompts_per_piece)
+            yield Piece(
+                first=first,
+                prompts=tuple(prompts[places]),
+                prompt_ids=tuple(tuple(self._encode(prompt.text)) for prompt in prompts[places]),
+                first_siblings=tuple(first_siblings[places]),
+            )
+
+    def _think(self, piece: "Piece", sampling: Sampling, groups: dict[int, Group]) -> None:
+        paint = partial(self._paint, piece, sampling, groups)
         if sampling.plan is not None:
             assert self._version is not None, "load() comes first"
-            paint([[_given(sampling.plan(prompt, g), self._version) for g in range(sampling.group_size)] for prompt in piece])
+            plans_PG = [[sampling.plan(prompt, g) for g in range(sampling.group_size)] for prompt in piece.prompts]
+            paint([[_given(plan, self._version) for plan in plans_G] for plans_G in plans_PG])
             return
-        seeds = _seeds("thought", piece, sampling)
+        seeds = piece.seeds("thought", sampling)
         self.thinking.add(
             Job(
-                name=f"thoughts of prompts {first}-{first + len(piece) - 1}",
+                name=f"thoughts of {piece}",
                 submit=lambda worker: [
-                    worker.think.remote(self._system_ids, prompt_ids, seeds, sampling.temperature, self._version)
+                    worker.think.remote(self._system_ids, piece.prompt_ids, seeds, sampling.temperature, self._version)
                 ],
                 done=lambda refs: paint(ray.get(refs[0])),
             )
@@ -140,33 +156,31 @@ class Rollouts:
 
     def _paint(
         self,
-        piece: Sequence[Prompt],
-        prompt_ids: Sequence[tuple[int, ...]],
-        first: int,
+        piece: "Piece",
         sampling: Sampling,
         groups: dict[int, Group],
         thoughts_PG: Sequence[Sequence[Thought]],
     ) -> None:
         head = (self._system_ids,) if self._system_ids else ()
-        given_P = [(*head, ids) for ids in prompt_ids]
+        given_P = [(*head, ids) for ids in piece.prompt_ids]
         contexts = [
             (*given, close_thought(thought, self._eos))
             for given, thoughts in zip(given_P, thoughts_PG, strict=True)
             for thought in thoughts
         ]
-        seeds = [seed for seeds in _seeds("painting", piece, sampling) for seed in seeds]
+        seeds = [seed for seeds_G in piece.seeds("painting", sampling) for seed in seeds_G]
         trained = 0 if sampling.window_start is None else len(contexts)
 
         def submit(worker: ActorHandle) -> Sequence[ObjectRef]:
-            call = worker.paint_groups.options(num_returns=1 + len(piece) + trained)
-            return call.remote(len(piece), contexts, seeds, sampling.num_points, sampling.window_start, self._version)
+            call = worker.paint_groups.options(num_returns=1 + len(piece.prompts) + trained)
+            return call.remote(len(piece.prompts), contexts, seeds, sampling.num_points, sampling.window_start, self._version)
 
         def done(refs: Sequence[ObjectRef]) -> None:
-            paintings, trajectories = refs[1 : 1 + len(piece)], refs[1 + len(piece) :]
+            paintings, trajectories = refs[1 : 1 + len(piece.prompts)], refs[1 + len(piece.prompts) :]
             size = sampling.group_size
-            for place, prompt in enumerate(piece):
+            for place, prompt in enumerate(piece.prompts):
                 self._judge(
-                    first + place,
+                    piece.first + place,
                     Unjudged(
                         prompt=prompt,
                         given=given_P[place],
@@ -178,7 +192,7 @@ class Rollouts:
                     groups,
                 )
 
-        self.painting.add(Job(name=f"paintings of prompts {first}-{first + len(piece) - 1}", submit=submit, done=done))
+        self.painting.add(Job(name=f"paintings of {piece}", submit=submit, done=done))
 
     def _judge(self, place: int, group: "Unjudged", judge: str, groups: dict[int, Group], attempt: int = 0) -> None:
         def done(refs: Sequence[ObjectRef]) -> None:
@@ -197,6 +211,28 @@ class Rollouts:
                 done=done,
             )
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """Prompts that travel together, and what tells their draws from those of the same prompt elsewhere in the batch."""
+
+    first: int
+    """Place of the first one in the batch."""
+    prompts: tuple[Prompt, ...]
+    prompt_ids: tuple[tuple[int, ...], ...]
+    first_siblings: tuple[int, ...]
+    """Number of each prompt's first sibling: 0, or G for every earlier copy of the prompt in the batch."""
+
+    def __str__(self) -> str:
+        return f"prompts {self.first}-{self.first + len(self.prompts) - 1}"
+
+    def seeds(self, stream: str, sampling: Sampling) -> list[list[int]]:
+        """[P][G] one seed a sample and stream of draws."""
+        return [
+            [derive_seed(sampling.seed, stream, sampling.step, prompt.index, first + g) for g in range(sampling.group_size)]
+            for prompt, first in zip(self.prompts, self.first_siblings, strict=True)
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,16 +259,9 @@ class Unjudged:
 
 def paintings_of(groups: Sequence[Group], *, timeout: float) -> list[list[Painting]]:
     """Fetch the pictures of some groups for a gallery or a report."""
-    refs = {f"paintings of prompt {group.prompt.index}": group.paintings for group in groups}
+    refs = {f"paintings of prompt {group.prompt.index}, group {place}": group.paintings for place, group in enumerate(groups)}
     results: list[list[Painting]] = wait_all(refs, timeout=timeout)
     return results
-
-
-def _seeds(stream: str, piece: Sequence[Prompt], sampling: Sampling) -> list[list[int]]:
-    return [
-        [derive_seed(sampling.seed, stream, sampling.step, prompt.index, sibling) for sibling in range(sampling.group_size)]
-        for prompt in piece
-    ]
 
 
 def _given(token_ids: Sequence[int], version: int) -> Thought:

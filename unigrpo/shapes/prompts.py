@@ -90,11 +90,6 @@ def shapes_prompts(split: Literal["train", "held_out"]) -> tuple[Prompt, ...]:
     return tuple(Prompt(index=index, text=fields["prompt"], metadata=fields) for index, fields in enumerate(metadata))
 
 
-def is_seen(prompt: Prompt) -> bool:
-    """Whether both halves hold this prompt, so that its held-out score says nothing about new prompts."""
-    return prompt.metadata["tag"] in SEEN_KINDS
-
-
 def _pool(kind: str) -> Iterator[Meaning]:
     """Every meaning of a pool, each once: of two equal phrasings only one is made."""
     pairs = list(combinations(SHAPES, 2))

@@ -10,11 +10,15 @@ from typing import Any, Literal
 import pytest
 
 from reward_server.requirements import validate_metadata
-from unigrpo.shapes.prompts import NUMBERS, is_seen, shapes_prompts
+from unigrpo.shapes.prompts import NUMBERS, SEEN_KINDS, shapes_prompts
 from unigrpo.shapes.world import COLORS, OPPOSITE, PLURALS, SHAPES
 from unigrpo.types import Prompt
 
 HALVES: tuple[Literal["train", "held_out"], ...] = ("train", "held_out")
+
+
+def is_seen(prompt: Prompt) -> bool:
+    return prompt.metadata["tag"] in SEEN_KINDS
 
 
 def _meaning(prompt: Prompt) -> tuple[frozenset[tuple[Any, ...]], object]:
