@@ -16,7 +16,7 @@ from torch import Tensor
 from configs.roles import LearnerConfig
 from learner.batch import Chain, FlowBatch, MiniBatch, TextBatch, chain_of, cut, flow_batch, text_batch
 from learner.checks import Expected
-from learner.policy import token_logp, velocity
+from learner.policy import in_pieces, token_logp, velocity
 from learner.zero import ZeroEngine
 from unigrpo.algo.flow import normalised_log_ratio
 from unigrpo.models.bagel.model import Bagel
@@ -54,11 +54,17 @@ class Anchor:
     """Packs mini-batches and asks the old policy and the reference about them. A collective call."""
 
     def __init__(
-        self, engine: ZeroEngine, model: Bagel, reference: Bagel | None, config: LearnerConfig, *, text_reference: bool
+        self,
+        engine: ZeroEngine,
+        model: Bagel,
+        config: LearnerConfig,
+        *,
+        text_reference: Bagel | None,
+        flow_reference: Bagel | None,
     ) -> None:
-        """`reference` answers for velocities, and with text_reference for tokens too."""
-        self._engine, self._model, self._reference, self._config = engine, model, reference, config
-        self._text_reference = text_reference
+        """The references answer for tokens and for velocities, where the objective compares these."""
+        self._engine, self._model, self._config = engine, model, config
+        self._text_reference, self._flow_reference = text_reference, flow_reference
 
     def prepare(self, mini_batch: MiniBatch[Sample], expected: Expected) -> Work:
         """Raises ValueError for samples that were not sampled as the learner would replay them."""
@@ -79,25 +85,25 @@ class Anchor:
         flows += [[] for _ in range(num_flows - len(flows))]
         device = self._engine.device
         return (
-            [text_batch(*_columns(batch)).to(device) for batch in texts],
+            in_pieces([text_batch(*_columns(batch)).to(device) for batch in texts], self._model, self._engine),
             [flow_batch(*_columns(batch), expected.shape_WLC).to(device) for batch in flows],
         )
 
     def _text(self, batch: TextBatch) -> TextWork:
         old_logp_SN = self._engine.compute(lambda: token_logp(self._model, batch))
-        if not self._text_reference or self._reference is None:
+        if self._text_reference is None:
             return TextWork(batch, old_logp_SN, None)
         with torch.no_grad():
-            return TextWork(batch, old_logp_SN, token_logp(self._reference, batch))
+            return TextWork(batch, old_logp_SN, token_logp(self._text_reference, batch))
 
     def _flow(self, batch: FlowBatch, expected: Expected) -> FlowWork:
         window, grid_hw = expected.window, expected.grid_hw
         old_velocity_SWLC = self._engine.compute(lambda: velocity(self._model, batch, window.t_W, grid_hw))
         old_mean_SWLC = window.mean(batch.x_SWLC, old_velocity_SWLC)
-        if self._reference is None:
+        if self._flow_reference is None:
             return FlowWork(batch, old_mean_SWLC, None)
         with torch.no_grad():
-            return FlowWork(batch, old_mean_SWLC, velocity(self._reference, batch, window.t_W, grid_hw))
+            return FlowWork(batch, old_mean_SWLC, velocity(self._flow_reference, batch, window.t_W, grid_hw))
 
 
 def mismatch(works: Sequence[Work], std_W: Tensor, engine: ZeroEngine) -> dict[str, float]:

@@ -75,8 +75,9 @@ class Padded:
     """[S] real ids."""
 
     def to(self, device: torch.device) -> Self:
-        """The same tensors on another device."""
-        return replace(self, **{each.name: getattr(self, each.name).to(device) for each in fields(self)})
+        """The same with its tensors on another device."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return replace(self, **{name: value.to(device) for name, value in values.items() if isinstance(value, Tensor)})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,6 +96,8 @@ class TextBatch(Padded):
     """[S] float64; 0 for text to imitate."""
     weight_S: Tensor
     """[S] 1, or 0 for a dummy."""
+    num_pieces: int = 1
+    """How many pieces its logits are taken in, the same on every rank."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -164,8 +167,10 @@ def text_batch(chains: Sequence[Chain], advantages: Sequence[float] = ()) -> Tex
         target_SN[row, : len(chain.targets)] = torch.tensor(chain.targets)
         mask_SN[row, : len(chain.targets)] = True
         behavior_SN[row, : len(chain.behavior_logp)] = torch.tensor(chain.behavior_logp, dtype=torch.float64)
+    ids_ST, length_S = _padded_ids(chains)
     return TextBatch(
-        **_padded_ids(chains),
+        ids_ST=ids_ST,
+        length_S=length_S,
         position_SN=position_SN,
         target_SN=target_SN,
         mask_SN=mask_SN,
@@ -177,14 +182,16 @@ def text_batch(chains: Sequence[Chain], advantages: Sequence[float] = ()) -> Tex
 
 def flow_batch(chains: Sequence[Chain], advantages: Sequence[float], shape_WLC: tuple[int, int, int]) -> FlowBatch:
     """Stack the windows of chains that end in a painting, each of shape_WLC. No chains at all make a dummy."""
+    ids_ST, length_S = _padded_ids(chains or [Chain([0])])
     if not chains:
         nothing = torch.zeros(1, *shape_WLC)
-        ids = _padded_ids([Chain([0])])
         windows = {"x_SWLC": nothing, "x_next_SWLC": nothing, "behavior_mean_SWLC": nothing}
-        return FlowBatch(**ids, **windows, advantage_S=_float64([0.0]), weight_S=_float64([0.0]))
+        weightless = {"advantage_S": _float64([0.0]), "weight_S": _float64([0.0])}
+        return FlowBatch(ids_ST=ids_ST, length_S=length_S, **windows, **weightless)
     trajectories = [chain.trajectory for chain in chains if chain.trajectory is not None]
     return FlowBatch(
-        **_padded_ids(chains),
+        ids_ST=ids_ST,
+        length_S=length_S,
         x_SWLC=torch.stack([trajectory.x_WLC for trajectory in trajectories]),
         x_next_SWLC=torch.stack([trajectory.x_next_WLC for trajectory in trajectories]),
         behavior_mean_SWLC=torch.stack([trajectory.mean_WLC for trajectory in trajectories]),
@@ -193,9 +200,9 @@ def flow_batch(chains: Sequence[Chain], advantages: Sequence[float], shape_WLC: 
     )
 
 
-def _padded_ids(chains: Sequence[Chain]) -> dict[str, Tensor]:
+def _padded_ids(chains: Sequence[Chain]) -> tuple[Tensor, Tensor]:
     ids_ST = pad_sequence([torch.tensor(chain.ids) for chain in chains], batch_first=True)
-    return {"ids_ST": ids_ST, "length_S": torch.tensor([len(chain.ids) for chain in chains])}
+    return ids_ST, torch.tensor([len(chain.ids) for chain in chains])
 
 
 def _float64(values: Sequence[float]) -> Tensor:

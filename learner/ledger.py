@@ -16,7 +16,7 @@ STEP_FIGURES = ("clip_low", "clip_high", "log_ratio_std", "log_ratio_max", "velo
 
 @dataclass
 class Ledger:
-    """Losses and statistics of each term; a term without micro-batches stays None."""
+    """Losses and statistics of each term; a term without micro-batches has loss 0 and no statistics."""
 
     losses: dict[str, float] = field(default_factory=lambda: {"text": 0.0, "flow": 0.0, "regulariser": 0.0})
     stats: dict[str, Stats] = field(default_factory=dict)

@@ -5,16 +5,20 @@ Old, current and reference values all come through these functions, so that they
 Shapes: S samples, T tokens, N predicted tokens, W window steps, L latent tokens, C channels, H hidden size.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
 from configs.schema import SamplerConfig
 from learner.batch import FlowBatch, TextBatch
+from learner.zero import ZeroEngine
 from unigrpo.algo.flow import noise_scale, sde_step, time_grid, window_start
 from unigrpo.models.bagel.model import Bagel
+
+LOGITS_AT_ONCE = 1 << 26
+"""About how many elements of logits are held at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,17 @@ class Window:
         return sde_step(x_SWLC, v_SWLC, t_W11, t_next_W11, noise_level=self.noise_level).mean
 
 
+def in_pieces(batches: Sequence[TextBatch], model: Bagel, engine: ZeroEngine) -> list[TextBatch]:
+    """The same, their logits cut into as many pieces as any rank's needs. A collective call: as many batches on every rank."""
+    wanted = [_num_pieces(batch, model.config.vocab_size) for batch in batches]
+    return [replace(batch, num_pieces=int(most)) for batch, most in zip(batches, engine.largest(wanted), strict=True)]
+
+
+def _num_pieces(batch: TextBatch, vocab_size: int) -> int:
+    num_tokens = batch.target_SN.shape[1]
+    return min(num_tokens, batch.target_SN.numel() * vocab_size // LOGITS_AT_ONCE + 1)
+
+
 def token_logp(model: Bagel, batch: TextBatch) -> Tensor:
     """[S, N] log-probability of every predicted token (arbitrary at padding)."""
     hidden_STH, _ = model.prefill(batch.ids_ST, batch.length_S)
@@ -60,7 +75,7 @@ def token_logp(model: Bagel, batch: TextBatch) -> Tensor:
 def predicted_logp(model: Bagel, hidden_STH: Tensor, batch: TextBatch) -> Tensor:
     """[S, N] of a prefill's hidden states; the head reads the predicting ones only."""
     index_SNH = batch.position_SN[..., None].expand(-1, -1, hidden_STH.shape[-1])
-    return model.token_logp(hidden_STH.gather(1, index_SNH), batch.target_SN)
+    return model.token_logp(hidden_STH.gather(1, index_SNH), batch.target_SN, batch.num_pieces)
 
 
 def velocity(model: Bagel, batch: FlowBatch, t_W: Tensor, grid_hw: tuple[int, int]) -> Tensor:

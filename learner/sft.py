@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from configs.schema import SftConfig
-from learner.batch import Chain, MiniBatch, SftExample, TextBatch, chain_of_example, cut, text_batch
+from learner.batch import MiniBatch, SftExample, TextBatch, chain_of_example, cut, text_batch
 from learner.optimizer import figures
-from learner.policy import predicted_logp
+from learner.policy import in_pieces, predicted_logp
 from learner.update import Take
 from learner.zero import ZeroEngine
 from unigrpo.models.bagel.model import Bagel
@@ -57,12 +57,12 @@ class SftUpdate:
         cuts = cut(rows, lambda row: len(row[0].ids), self._config.learner.flow_micro_batch)
         [num_batches] = self._engine.largest([float(len(cuts))])
         cuts += [[] for _ in range(int(num_batches) - len(cuts))]
-        return [self._batch(rows) for rows in cuts]
+        texts = [text_batch([chain for chain, _ in rows]).to(self._engine.device) for rows in cuts]
+        texts = in_pieces(texts, self._model, self._engine)
+        return [self._batch(text, [example for _, example in rows]) for text, rows in zip(texts, cuts, strict=True)]
 
-    def _batch(self, rows: Sequence[tuple[Chain, SftExample]]) -> SftBatch:
+    def _batch(self, text: TextBatch, examples: Sequence[SftExample]) -> SftBatch:
         device, channels = self._engine.device, self._model.config.latent_channels
-        text = text_batch([chain for chain, _ in rows]).to(device)
-        examples = [example for _, example in rows]
         if not examples:
             nothing = torch.zeros(1, 1, channels, device=device)
             return SftBatch(text, nothing, nothing.new_zeros(1, 1), nothing[None], (1, 1))

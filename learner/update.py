@@ -37,7 +37,7 @@ Take = Callable[[Iterable[Callable[[], Tensor]]], UpdateStats]
 
 def needs_reference(config: TrainConfig) -> bool:
     """Whether the objective compares with the frozen reference."""
-    return not isinstance(config.algorithm.regulariser, NoRegulariser) or config.algorithm.text_kl > 0
+    return _compares_velocities(config) or _compares_tokens(config)
 
 
 def updates_per_step(config: TrainConfig) -> int:
@@ -53,7 +53,13 @@ class UniGrpoUpdate:
         self._config, self._algorithm = config, config.algorithm
         self._engine, self._model = engine, model
         self._grid_hw = model.config.grid_hw(config.sampler.height, config.sampler.width)
-        self._anchor = Anchor(engine, model, reference, config.learner, text_reference=config.algorithm.text_kl > 0)
+        self._anchor = Anchor(
+            engine,
+            model,
+            config.learner,
+            text_reference=reference if _compares_tokens(config) else None,
+            flow_reference=reference if _compares_velocities(config) else None,
+        )
         self._clip = rescale_to_elements(config.algorithm.flow_clip, self._num_elements)
 
     @property
@@ -175,3 +181,11 @@ class UniGrpoUpdate:
         sums = [len(values), float(values.square().sum()), float((values == 0).sum())]
         count, squares, zeros = self._engine.total(sums)
         return {"advantage/rms": (squares / count) ** 0.5, "advantage/zero": zeros / count}
+
+
+def _compares_velocities(config: TrainConfig) -> bool:
+    return not isinstance(config.algorithm.regulariser, NoRegulariser)
+
+
+def _compares_tokens(config: TrainConfig) -> bool:
+    return config.algorithm.text_kl > 0

@@ -1,5 +1,6 @@
 """Supervised fine-tuning through the engine: its losses against a loss written out example by example, and that it learns."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -16,18 +17,23 @@ from unigrpo.layout import segments_to_ids
 from unigrpo.models.bagel.checkpoint import load_model
 from unigrpo.models.bagel.model import Bagel
 
+THOUGHTS = ((8, 9, 10), None, (11,), (12, 13, 8, 9, 10))
+
 
 def make_config(run_dir: Path, **learner: object) -> SftConfig:
     save_tiny_model(run_dir / START_FOLDER)
+    return parsed(run_dir, **learner)
+
+
+def parsed(run_dir: Path, **learner: object) -> SftConfig:
     rates = {"text_learning_rate": 3e-3, "generation_learning_rate": 3e-3, "flow_micro_batch": 3, **learner}
     config = parse({"task": "sft", "steps": 40, "run_dir": run_dir, "flow_weight": 2.0, "learner": rates}, source="test")
     assert isinstance(config, SftConfig)
     return config
 
 
-def examples() -> list[SftExample]:
+def examples(thoughts: Sequence[tuple[int, ...] | None] = THOUGHTS) -> list[SftExample]:
     generator = torch.Generator().manual_seed(5)
-    thoughts: list[tuple[int, ...] | None] = [(8, 9, 10), None, (11,), (12, 13, 8, 9, 10)]
     return [
         SftExample(
             given=((5, 6), (7,)),

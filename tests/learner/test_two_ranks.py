@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -10,13 +11,14 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from learner.batch import MiniBatch
-from learner.learner import Learner
+from learner.learner import START_FOLDER, Learner
 from learner.optimizer import Rank
 from learner.zero import KINDS, Kind, ZeroEngine
 from tests.learner import two_ranks
 from tests.learner.standin import ADAMW, LEARNING_RATES, StandIn, deviations, micro_batches
+from tests.learner.test_sft import examples, parsed
 from tests.learner.test_zero import NORM_TOLERANCE, PARAMETER_TOLERANCE
-from tests.learner.tiny import make_config, make_learner, sample_step, save_tiny_model, whole
+from tests.learner.tiny import VOCAB, make_config, make_learner, sample_step, save_tiny_model, whole
 from unigrpo.buckets import unpack
 
 pytestmark = pytest.mark.slow
@@ -24,6 +26,8 @@ pytestmark = pytest.mark.slow
 ADVANTAGES = (1.0, -1.0, 0.5, -0.5, 0.0, 0.3, -0.3, 1.2)
 LEARNER_STAGES = (0, 1, 3)
 SAVING_STAGES = (1, 3)
+LENGTHS = (1, 1, 24, 30)
+TAUGHT = (None, (8,), tuple(range(24)), tuple(range(30)))
 
 State = dict[Kind, dict[str, Any]]
 
@@ -114,6 +118,37 @@ def test_uneven_shares_do_not_change_the_update(answers: list[dict[str, Any]], f
         got = {name: torch.tensor(value) for name, value in first[stage]["weights"].items()}
         assert_close(got, _published(learner), rtol=0, atol=2e-4)
         assert second[stage]["weights"] == {}, "rank 0 alone publishes"
+
+
+def _uneven_pieces(rank: Rank, folder: Path) -> dict[str, Any]:
+    """Short thoughts on one rank and long ones on the other, five tokens' logits at once: one and a dozen pieces' worth."""
+    with patch("learner.policy.LOGITS_AT_ONCE", 5 * VOCAB):
+        config = make_config(folder / "model", folder / "pieces", learner__zero_stage=3, learner__num_ranks=2)
+        samples = sample_step(config, 0, ADVANTAGES[:4], LENGTHS)
+        share = samples[:2] if rank.rank == 0 else samples[2:]
+        reinforced = make_learner(config, rank).update(0, [MiniBatch(samples=tuple(share), global_count=4)])
+        tuning = parsed(folder / "sft", zero_stage=3, num_ranks=2)
+        taught = examples(TAUGHT)[:2] if rank.rank == 0 else examples(TAUGHT)[2:]
+        imitated = make_learner(tuning, rank).update(0, [MiniBatch(samples=tuple(taught), global_count=4)])
+    return {"reinforced": reinforced, "imitated": imitated}
+
+
+def test_ranks_with_thoughts_of_other_lengths_keep_step(folder: Path, rank: Rank) -> None:
+    save_tiny_model(folder / "sft" / START_FOLDER)
+    answers = two_ranks.run(_uneven_pieces, folder, timeout=120)
+    config = make_config(folder / "model", folder / "whole")
+    samples = sample_step(config, 0, ADVANTAGES[:4], LENGTHS)
+    expected = {
+        "reinforced": make_learner(config, rank).update(0, whole(samples)),
+        "imitated": make_learner(parsed(folder / "sft"), rank).update(
+            0, [MiniBatch(samples=tuple(examples(TAUGHT)), global_count=4)]
+        ),
+    }
+    for answer in answers:
+        for task, metrics in expected.items():
+            for name in ("loss/text", "loss/flow", "grad_norm/text", "grad_norm/generation"):
+                assert answer[task][name] == pytest.approx(metrics[name], rel=1e-5)
+        assert answer["reinforced"]["on_policy/text"] == 0.0
 
 
 def test_checkpoints_are_what_one_rank_would_write(answers: list[dict[str, Any]], folder: Path, rank: Rank) -> None:

@@ -128,7 +128,7 @@ def test_a_stopped_context_leaves_the_text_expert_to_the_text_term(stage: int, m
 def test_the_reference_stays_frozen(model: Path, tmp_path: Path, rank: Rank) -> None:
     config = make_config(model, tmp_path)
     learner = make_learner(config, rank)
-    reference = learner._objective._anchor._reference
+    reference = learner._objective._anchor._flow_reference
     before = published(learner)
     learner.update(0, whole(sample_step(config, 0, ADVANTAGES)))
     assert policy_hash(reference) == policy_hash(load_model(model).model)
@@ -164,6 +164,14 @@ def test_text_kl_is_measured_against_the_reference(model: Path, tmp_path: Path, 
     first = learner.update(0, whole(sample_step(config, 0, ADVANTAGES)))
     second = learner.update(1, whole(sample_step(config, 1, ADVANTAGES)))
     assert first["text/kl"] < 1e-12 < second["text/kl"]
+
+
+def test_without_a_regulariser_the_reference_answers_for_tokens_alone(model: Path, tmp_path: Path, rank: Rank) -> None:
+    config = make_config(model, tmp_path, algorithm__text_kl=0.1, algorithm__regulariser={"kind": "none"})
+    metrics = make_learner(config, rank).update(0, whole(sample_step(config, 0, ADVANTAGES)))
+    assert metrics["text/kl"] < 1e-12
+    assert metrics["loss/regulariser"] == 0.0
+    assert "flow/velocity_shift_rms" not in metrics
 
 
 def test_latent_kl_weighs_each_step(model: Path, tmp_path: Path, rank: Rank) -> None:
@@ -215,6 +223,6 @@ def test_logits_taken_in_pieces_give_the_same_update(
     config = make_config(model, tmp_path, learner__zero_stage=stage)
     samples = whole(sample_step(config, 0, ADVANTAGES))
     at_once = make_learner(config, rank).update(0, samples)
-    monkeypatch.setattr("unigrpo.models.bagel.model.LOGITS_AT_ONCE", 300)
+    monkeypatch.setattr("learner.policy.LOGITS_AT_ONCE", 300)
     in_pieces = make_learner(config, rank).update(0, samples)
     assert in_pieces["grad_norm/text"] == pytest.approx(at_once["grad_norm/text"], rel=1e-6)

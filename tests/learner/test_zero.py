@@ -68,12 +68,11 @@ def test_restored_state_continues_bit_for_bit(stage: int, rank: Rank) -> None:
 
 def test_state_exists_before_the_first_update(rank: Rank) -> None:
     for stage in range(4):
-        model, engine = make_engine(stage, rank)
-        saved = snapshot(engine)
+        _, engine = make_engine(stage, rank)
+        start = {name: parameter.detach() for name, parameter in StandIn().named_parameters()}
+        zeros = {name: torch.zeros_like(value) for name, value in start.items()}
         assert engine.updates == 0
-        assert all(not value.any() for kind in KINDS[1:] for value in saved[kind].values())
-        assert_close(saved["master"], {name: parameter.detach() for name, parameter in StandIn().named_parameters()})
-        assert model is not None
+        assert_close(snapshot(engine), {"master": start, "exp_avg": zeros, "exp_avg_sq": zeros}, rtol=0, atol=0)
 
 
 def test_gathered_parameters_are_the_masters(rank: Rank) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from configs.load import parse
-from configs.schema import TrainConfig
+from configs.schema import SftConfig, TrainConfig
 from learner.batch import MiniBatch
 from learner.learner import Learner
 from learner.optimizer import Rank
@@ -81,22 +81,29 @@ def make_config(model: Path, run_dir: Path, **changes: Any) -> TrainConfig:
     return config
 
 
-def make_learner(config: TrainConfig, rank: Rank) -> Learner:
+def make_learner(config: TrainConfig | SftConfig, rank: Rank) -> Learner:
     return Learner(config, rank.rank, rank.world_size, rank.master_addr, rank.master_port)
 
 
-def sample_step(config: TrainConfig, step: int, advantages: Sequence[float]) -> list[Sample]:
-    """One sample an advantage, thoughts of several lengths (the second truncated), by the start checkpoint's weights."""
+def sample_step(
+    config: TrainConfig, step: int, advantages: Sequence[float], lengths: Sequence[int] = (2, 3, 4, 5)
+) -> list[Sample]:
+    """One sample an advantage by the start checkpoint's weights; thoughts take turns in length, the second is truncated."""
     assert config.model.path is not None
     model = load_model(config.model.path).model
     generator = torch.Generator().manual_seed(100 + step)
-    return [_sample(model, config, step, index, advantage, generator) for index, advantage in enumerate(advantages)]
+    return [
+        _sample(model, config, step, index, advantage, lengths[index % len(lengths)], generator)
+        for index, advantage in enumerate(advantages)
+    ]
 
 
 @torch.no_grad()
-def _sample(model: Bagel, config: TrainConfig, step: int, index: int, advantage: float, generator: torch.Generator) -> Sample:
+def _sample(
+    model: Bagel, config: TrainConfig, step: int, index: int, advantage: float, length: int, generator: torch.Generator
+) -> Sample:
     tokens, truncated = model.config, index == 1
-    ids = tuple(torch.randint(0, 30, (2 + index % 4,), generator=generator).tolist()) + (tokens.eos_token_id,) * (not truncated)
+    ids = tuple(torch.randint(0, 30, (length,), generator=generator).tolist()) + (tokens.eos_token_id,) * (not truncated)
     prefix = [*segments_to_ids([PROMPT.token_ids], tokens), tokens.bos_token_id]
     hidden, _ = model.prefill(torch.tensor([[*prefix, *ids[:-1]]]), torch.tensor([len(prefix) + len(ids) - 1]))
     logp = model.logits(hidden[0, len(prefix) - 1 :]).log_softmax(-1).gather(-1, torch.tensor(ids)[:, None])[:, 0]

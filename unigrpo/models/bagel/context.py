@@ -4,7 +4,7 @@ Shapes: S samples, T tokens (right-padded), K key-value heads, D head dim.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -46,10 +46,6 @@ class Context:
     def select(self, index_N: Tensor) -> "Context":
         """The samples with these indices, in this order."""
         return self._map(lambda tensor: tensor.index_select(0, index_N))
-
-    def detach(self) -> "Context":
-        """The same numbers without gradient: what `context_gradient: stop` trains with."""
-        return replace(self, k=tuple(k.detach() for k in self.k), v=tuple(v.detach() for v in self.v))
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> "Context":
         return Context(

@@ -14,9 +14,6 @@ from unigrpo.models.bagel.config import BagelConfig
 from unigrpo.models.bagel.context import Context as Context
 from unigrpo.models.bagel.transformer import Transformer, widened
 
-LOGITS_AT_ONCE = 1 << 26
-"""Elements of logits that token_logp holds at a time; more are recomputed for the gradient instead of kept."""
-
 
 class LanguageModel(nn.Module):
     """The transformer and the head over its understanding stream, named as in the released checkpoint."""
@@ -132,12 +129,15 @@ class Bagel(nn.Module):
         scores: Tensor = self.language_model.lm_head(hidden)
         return scores
 
-    def token_logp(self, hidden_STH: Tensor, target_ST: Tensor) -> Tensor:
-        """log p of each target given the hidden state that predicts it, [S, T] float32 (float64 in a float64 model)."""
-        chunk = max(1, LOGITS_AT_ONCE // (self.config.vocab_size * hidden_STH.shape[0]))
-        pieces = list(zip(torch.split(hidden_STH, chunk, 1), torch.split(target_ST, chunk, 1), strict=True))
-        if len(pieces) == 1:
-            return self._target_logp(*pieces[0])
+    def token_logp(self, hidden_STH: Tensor, target_ST: Tensor, num_pieces: int = 1) -> Tensor:
+        """log p of each target given the hidden state that predicts it, [S, T] float32 (float64 in a float64 model).
+
+        With several pieces the logits of one at a time are held, and recomputed for the gradient. The head runs exactly
+        num_pieces times, over empty pieces too, so that ranks which share its weights (ZeRO-3) can keep step.
+        """
+        if num_pieces == 1:
+            return self._target_logp(hidden_STH, target_ST)
+        pieces = zip(hidden_STH.tensor_split(num_pieces, 1), target_ST.tensor_split(num_pieces, 1), strict=True)
         return torch.cat([checkpoint(self._target_logp, *piece, use_reentrant=False) for piece in pieces], 1)
 
     def _target_logp(self, hidden_STH: Tensor, target_ST: Tensor) -> Tensor:
