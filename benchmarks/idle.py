@@ -20,6 +20,7 @@ from benchmarks.harness import Figure, report
 from benchmarks.workload import checkpoint, quickstart
 from cluster.loop import train
 from cluster.metrics import Metrics, read_rows
+from cluster.pool import Pool
 from cluster.preflight import prepare
 from cluster.run import session
 from cluster.system import build
@@ -42,10 +43,12 @@ Span = tuple[float, float]
 
 
 class Stamped(Metrics):
-    """Metrics that note when each training row was written, by two clocks."""
+    """Metrics that note when each training row was written, by two clocks, and what the pools did before it."""
 
-    def __init__(self, run_dir: Path) -> None:
+    def __init__(self, run_dir: Path, pools: Sequence[Pool]) -> None:
         super().__init__(run_dir)
+        self._pools = pools
+        self.spans: list[Span] = []
         self.monotonic: list[float] = []
         self.wall: list[float] = []
 
@@ -53,6 +56,7 @@ class Stamped(Metrics):
         if kind == "train":
             self.monotonic.append(time.perf_counter())
             self.wall.append(time.time())
+            self.spans += [span for pool in self._pools for span in pool.spans]
         super().log(kind, step, values)
 
 
@@ -67,13 +71,12 @@ def _figures(config: TrainConfig) -> Iterator[Figure]:
     tokenizer = prepare(config, evaluates=False)
     with session(), View(config.steps) as view:
         system = build(config, tokenizer, view)
-        stamps = Stamped(config.run_dir)
+        stamps = Stamped(config.run_dir, system.rollouts.pools)
         train(replace(system, metrics=stamps), config)
         time.sleep(EVENTS_SETTLE)
         tasks = executions(ray.timeline())
-        spans = [span for pool in system.rollouts.pools for span in pool.spans]
     rows = [row for row in read_rows(config.run_dir / "metrics.jsonl") if row["kind"] == "train"][1:]
-    yield driver_view(list(pairwise(stamps.monotonic)), spans, rows)
+    yield driver_view(list(pairwise(stamps.monotonic)), stamps.spans, rows)
     whole = (stamps.wall[0], stamps.wall[-1])
     everything = [span for spans in tasks.values() for span in spans]
     busy = {stage: covered(spans, whole) / STEPS for stage, spans in tasks.items()}

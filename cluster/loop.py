@@ -15,7 +15,7 @@ def train(system: System, config: TrainConfig) -> None:
             system.evaluate(step)
         if step == config.steps:
             return
-        clock = Clock()
+        clock = Clock(system.view.stage)
         with clock("rollout"):
             groups_P = system.rollouts.generate(system.prompts.batch(step), system.sampling(step))
         with clock("update"):

@@ -4,7 +4,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,15 @@ WALL_CLOCK = "seconds/"
 
 
 class Clock:
-    """Seconds a stage, by name: `with clock("update"): ...`."""
+    """Seconds a stage, by name: `with clock("update"): ...`; `begins` hears of each stage as it begins."""
 
-    def __init__(self) -> None:
+    def __init__(self, begins: Callable[[str], None] = lambda stage: None) -> None:
+        self._begins = begins
         self.seconds: dict[str, float] = {}
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
+        self._begins(stage)
         started = time.perf_counter()
         try:
             yield

@@ -4,6 +4,7 @@ A worker that died is started again by Ray; here its piece goes back to the queu
 it is given another. Timing decides who takes a piece and when, never what a piece holds.
 """
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -46,7 +47,15 @@ class Pool:
     queue: deque[Job] = field(default_factory=deque)
     busy: dict[ObjectRef, tuple[int, Job | None, Sequence[ObjectRef], float]] = field(default_factory=dict)
     spans: list[tuple[float, float]] = field(default_factory=list)
-    """(start, end) in seconds of every job, for the share of time a stage was busy."""
+    """(start, end) in seconds of every job since the batch began, for the time a stage was busy."""
+
+    def seconds(self) -> float:
+        """Seconds in which at least one worker was busy, over the spans noted so far."""
+        total, reached = 0.0, -math.inf
+        for start, end in sorted(self.spans):
+            total += max(0.0, end - max(start, reached))
+            reached = max(reached, end)
+        return total
 
     def add(self, job: Job) -> None:
         """Queue a job."""

@@ -111,6 +111,8 @@ class Rollouts:
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Group]:
         """Think, paint and judge; groups come back in the order of `prompts`, those whose score failed left out and counted."""
         self.tally = Tally(asked=len(prompts))
+        for pool in self.pools:
+            pool.spans.clear()
         groups: dict[int, Group] = {}
         for piece in self._pieces(prompts, sampling):
             self._think(piece, sampling, groups)

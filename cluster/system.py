@@ -10,7 +10,7 @@ import torch
 from cluster import actors
 from cluster.evaluation import benchmark, evaluate
 from cluster.learners import LearnerGroup
-from cluster.metrics import Metrics
+from cluster.metrics import WALL_CLOCK, Metrics
 from cluster.placement import connect
 from cluster.prompts import PromptStream, load_prompts
 from cluster.rollouts import Group, Rollouts, Sampling
@@ -62,7 +62,8 @@ class System:
 
     def record(self, step: int, groups_P: Sequence[Group], stats: dict[str, Any], seconds: dict[str, float]) -> None:
         """Write down what the step that led to `step` did."""
-        row = {**rollout_statistics(groups_P, self.rollouts.tally), **stats, **seconds}
+        busy = {WALL_CLOCK + pool.role: pool.seconds() for pool in self.rollouts.pools}
+        row = {**rollout_statistics(groups_P, self.rollouts.tally), **stats, **seconds, **busy}
         self.metrics.log("train", step, row)
         self.view.step(step, row)
         if self.config.logging.samples_due(step):

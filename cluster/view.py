@@ -20,10 +20,16 @@ COLUMNS = {
     "flow clip": "flow/clip_fraction",
     "mismatch text": "mismatch/text",
     "mismatch flow": "mismatch/flow",
-    "think+paint+judge s": "seconds/rollout",
+    "think s": "seconds/reasoner",
+    "paint s": "seconds/denoiser",
+    "judge s": "seconds/reward",
+    "rollout s": "seconds/rollout",
     "update s": "seconds/update",
     "sync s": "seconds/sync",
 }
+
+STAGES = ("rollout", "data", "update", "sync")
+"""Stages of the loop, which follow each other; those inside a rollout overlap."""
 
 
 class View:
@@ -32,7 +38,7 @@ class View:
     def __init__(self, total_steps: int) -> None:
         self._console = Console()
         self._live = Live(console=self._console, refresh_per_second=4, transient=True) if self._console.is_terminal else None
-        self._total, self._step = total_steps, 0
+        self._total, self._step, self._stage = total_steps, 0, "evaluation"
         self._step_seconds: list[float] = []
 
     def __enter__(self) -> "View":
@@ -48,6 +54,12 @@ class View:
         """One line that stays."""
         self._console.print(text, highlight=False, soft_wrap=True)
 
+    def stage(self, name: str) -> None:
+        """The loop is at this stage now: rollout, update, sync."""
+        self._stage = name
+        if self._live:
+            self._live.update(self._render([]))
+
     def stages(self, pools: Sequence[Pool]) -> None:
         """Show what every pool is doing now."""
         if self._live:
@@ -56,7 +68,7 @@ class View:
     def step(self, step: int, row: Mapping[str, Any]) -> None:
         """A step has ended with these metrics."""
         self._step = step
-        self._step_seconds.append(sum(value for name, value in row.items() if name.startswith(WALL_CLOCK)))
+        self._step_seconds.append(sum(row[WALL_CLOCK + stage] for stage in STAGES if WALL_CLOCK + stage in row))
         cells = [f"{name} {row[key]:.4g}" for name, key in COLUMNS.items() if key in row]
         self.say(f"step {step}/{self._total}  " + "  ".join(cells) + f"  left {self._left()}")
 
@@ -65,7 +77,7 @@ class View:
         return f"{int(seconds // 60)}m{int(seconds % 60):02d}s"
 
     def _render(self, pools: Sequence[Pool]) -> Group:
-        stages = Table("stage", "working on", "waiting", title=f"step {self._step + 1} of {self._total}")
+        stages = Table("stage", "working on", "waiting", title=f"step {self._step + 1} of {self._total}: {self._stage}")
         for pool in pools:
             stages.add_row(pool.role, ", ".join(pool.pending().values()) or "idle", str(len(pool.queue)))
         return Group(stages, ProgressBar(total=self._total, completed=self._step))

@@ -57,3 +57,10 @@ def test_the_clock_names_its_fields_as_wall_clock() -> None:
         pass
     assert list(clock.seconds) == [WALL_CLOCK + "update"]
     assert clock.seconds[WALL_CLOCK + "update"] >= 0
+
+
+def test_the_clock_tells_which_stage_begins() -> None:
+    begun: list[str] = []
+    clock = Clock(begun.append)
+    with clock("rollout"), clock("update"):
+        assert begun == ["rollout", "update"]

@@ -1,0 +1,44 @@
+"""What a person reads where the output is a file: one line a step, with the time left."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from cluster.pool import Pool
+from cluster.view import View
+from tests.cluster.fakes import fake_ref
+
+
+def fake_pool() -> Pool:
+    """A stage without workers."""
+    return Pool(role="reasoner", workers=[], revive=lambda worker: fake_ref())
+
+
+ROW = {"reward/mean": 0.75, "seconds/rollout": 2.0, "seconds/update": 1.0, "seconds/sync": 1.0, "seconds/reasoner": 1.5}
+
+
+def test_a_step_is_a_line_with_the_time_left(capsys: pytest.CaptureFixture[str]) -> None:
+    with View(31) as view:
+        view.stage("rollout")
+        view.stages([])
+        view.step(1, ROW)
+    [line] = capsys.readouterr().out.splitlines()
+    assert line.startswith("step 1/31  reward 0.75  think s 1.5")
+    assert line.endswith("left 2m00s")  # thirty steps of four seconds
+
+
+def test_the_live_table_names_step_stage_and_work() -> None:
+    view = View(10)
+    view.stage("rollout")
+    shown = Console(width=80, record=True, file=io.StringIO())
+    shown.print(view._render([fake_pool()]))
+    text = shown.export_text()
+    assert "step 1 of 10: rollout" in text
+    assert "reasoner" in text
+
+
+def test_overlapping_jobs_of_a_stage_count_once() -> None:
+    pool = fake_pool()
+    pool.spans += [(0.0, 2.0), (1.0, 3.0), (5.0, 6.0), (5.5, 5.6)]
+    assert pool.seconds() == 4.0
