@@ -15,7 +15,7 @@ from ray.actor import ActorHandle
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from cluster.placement import reserve
+from cluster.placement import Ask, require_room, reserve
 from cluster.wait import wait_all
 from configs.reward import Reward
 from configs.roles import ClusterConfig, Placement
@@ -151,9 +151,11 @@ class Role:
 def start(roles: Sequence[Role], config: ClusterConfig) -> dict[str, list[ActorHandle]]:
     """Place every role in a placement group of its own and wait until all workers have started.
 
-    Raises ConfigError or Stalled (see `placement.reserve`), and whatever a worker raised.
+    Raises ConfigError when they ask for more than the cluster has, Stalled when others use it, and whatever a worker raised.
     """
-    groups = {role.name: reserve(role.name, role.placement, role.num_workers, timeout=config.start_timeout) for role in roles}
+    asks = [Ask(role=role.name, placement=role.placement, num_workers=role.num_workers) for role in roles]
+    require_room(asks, ray.cluster_resources())
+    groups = {ask.role: reserve(ask, timeout=config.start_timeout) for ask in asks}
     workers = {role.name: [_start(role, groups[role.name], index) for index in range(role.num_workers)] for role in roles}
     calls = {
         f"start of {name} {index}": worker.start.remote()

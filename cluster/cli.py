@@ -5,20 +5,28 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from configs.load import ConfigError, check_files, load, still_to_be_given
+from cluster.faults import Fault
+from configs.load import ConfigError, load, still_to_be_given
 from configs.schema import SftConfig, TrainConfig
 
 OVERRIDES = "dotted.key=value on top of the file, the value in YAML"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command. Faults of the user's making end with one message and status 2, others with their traceback."""
+    """Run one command; its exit status.
+
+    Faults of the user's making end with one message and status 2, a cluster that fails in a run with one and status 1, and what
+    should not happen with its traceback.
+    """
     options = _parser().parse_args(arguments)
     try:
         options.run(options)
     except ConfigError as error:
         print(f"unigrpo: {error}", file=sys.stderr)
         return 2
+    except Fault as error:
+        print(f"unigrpo: {error}", file=sys.stderr)
+        return 1
     return 0
 
 
@@ -66,7 +74,6 @@ def _sft(options: argparse.Namespace) -> None:
 
 def _validate(options: argparse.Namespace) -> None:
     config = load(options.config, options.overrides)
-    check_files(config)
     from cluster.preflight import resolved
 
     for line in resolved(config):

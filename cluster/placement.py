@@ -2,12 +2,15 @@
 
 import importlib.util
 import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import fsum
 from pathlib import Path
 
 import ray
 from ray.util.placement_group import PlacementGroup, placement_group
 
-from cluster.wait import Stalled
+from cluster.faults import Stalled
 from configs.load import ConfigError
 from configs.roles import ClusterConfig, Placement
 
@@ -48,27 +51,47 @@ def _knock(address: str) -> None:
         raise ConnectionError(error) from None
 
 
-def reserve(role: str, placement: Placement, num_workers: int, *, timeout: float) -> PlacementGroup:
+@dataclass(frozen=True, kw_only=True)
+class Ask:
+    """What one role wants of the cluster."""
+
+    role: str
+    """Names the config section in errors."""
+    placement: Placement
+    num_workers: int
+
+    @property
+    def bundle(self) -> dict[str, float]:
+        """Resources of one worker."""
+        wanted = {"CPU": self.placement.num_cpus, "GPU": self.placement.num_gpus, **self.placement.resources}
+        return {name: amount for name, amount in wanted.items() if amount}
+
+
+def require_room(asks: Sequence[Ask], total: Mapping[str, float]) -> None:
+    """Raise ConfigError, listing every role's ask, when all of them together want more of something than `total` holds."""
+    faults = []
+    for name in dict.fromkeys(name for ask in asks for name in ask.bundle):
+        takers = [ask for ask in asks if name in ask.bundle]
+        wanted = round(fsum(ask.num_workers * ask.bundle[name] for ask in takers), 4)  # Ray counts in 1/10,000
+        held = total.get(name, 0.0)
+        if wanted > held:
+            listed = ", ".join(f"{ask.role} {ask.num_workers} x {ask.bundle[name]:g}" for ask in takers)
+            faults.append(f"the roles ask for {wanted:g} {name} ({listed}), but the Ray cluster has {held:g} in all")
+    if faults:
+        raise ConfigError(f"{'; '.join(faults)}; lower num_workers, num_ranks or placement of a role, or add nodes")
+
+
+def reserve(ask: Ask, *, timeout: float) -> PlacementGroup:
     """A placement group with one bundle a worker.
 
-    role: names the config section in errors. timeout: seconds. Raises ConfigError when the cluster holds less than is asked,
-    Stalled when it holds enough but others use it.
+    timeout: seconds. Raises Stalled when no nodes with room for it are free by then.
     """
-    bundle = {"CPU": placement.num_cpus, "GPU": placement.num_gpus, **placement.resources}
-    bundle = {name: amount for name, amount in bundle.items() if amount}
-    total = ray.cluster_resources()
-    for name, amount in bundle.items():
-        if amount * num_workers > total.get(name, 0):
-            raise ConfigError(
-                f"{role} asks for {num_workers} x {amount:g} {name}, but the Ray cluster has {total.get(name, 0):g} in all; "
-                f"lower {role}.num_workers/num_ranks or {role}.placement, or add nodes"
-            )
-    group = placement_group([bundle] * num_workers, strategy=placement.strategy)
+    group = placement_group([ask.bundle] * ask.num_workers, strategy=ask.placement.strategy)
     if not group.wait(timeout):
         free = ray.available_resources()
         raise Stalled(
-            f"{role} was not placed in {timeout:g} s: it asks for {num_workers} x {bundle}, free are "
-            f"{ {name: free.get(name, 0.0) for name in bundle} }; free some resources or lower {role}.placement"
+            f"{ask.role} was not placed in {timeout:g} s: it asks for {ask.num_workers} x {ask.bundle}, free are "
+            f"{ {name: free.get(name, 0.0) for name in ask.bundle} }; free some resources or lower {ask.role}.placement"
         )
     return group
 

@@ -1,6 +1,7 @@
 """What is known of a run before Ray starts: resolved values, files that can be read, prompts that fit."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -8,7 +9,8 @@ import torch
 from cluster.prompts import load_prompts
 from configs.load import ConfigError, check_files, model_folder, still_to_be_given
 from configs.reward import GenevalReward
-from configs.schema import Config, SftConfig, TrainConfig, VelocityMse
+from configs.schema import Config, FilePrompts, SftConfig, TrainConfig, VelocityMse
+from rollout_workers.cache import require_cache
 from unigrpo.algo.flow import rescale_to_elements
 from unigrpo.layout import reasoner_prompt_ids
 from unigrpo.models.bagel.autoencoder import AutoEncoder
@@ -26,41 +28,83 @@ def resolved(config: Config) -> Iterator[str]:
     if isinstance(config, SftConfig):
         yield f"{config.steps} updates of {config.batch_size} items with {config.noise_draws} noise draws each"
         return
+    known = check(config, evaluates=config.evaluation.every is not None)
     rollout, sampler, algorithm = config.rollout, config.sampler, config.algorithm
     samples = rollout.prompts_per_step * rollout.group_size
     updates = algorithm.ppo_epochs * algorithm.mini_batches
     yield f"{config.steps} steps of {rollout.prompts_per_step} prompts x {rollout.group_size} siblings = {samples} samples"
     yield f"{updates} updates a step on {samples // algorithm.mini_batches} samples each"
     yield f"{sampler.num_points - 1} velocity evaluations a painting, {sampler.window_size} of them stochastic and trained"
-    if config.model.path is None:
+    if known is None:
         return
-    model, tokenizer = read_model(model_folder(config.model.path))
-    rows, columns = grid_hw(model, config)
-    elements = rows * columns * model.latent_channels
-    yield f"{rows} x {columns} latent tokens of {model.latent_channels} numbers, D = {elements}"
+    rows, columns = known.model.grid_hw(config.sampler.height, config.sampler.width)
+    elements = rows * columns * known.model.latent_channels
+    yield f"{rows} x {columns} latent tokens of {known.model.latent_channels} numbers, D = {elements}"
     yield f"flow clip {rescale_to_elements(algorithm.flow_clip, elements):.3g} ({algorithm.flow_clip:g} at D = 262144)"
     if isinstance(algorithm.regulariser, VelocityMse):
         weight = algorithm.regulariser.weight
         yield f"velocity MSE weight {rescale_to_elements(weight, elements):.3g} ({weight:g} at D = 262144)"
-    if not still_to_be_given(config):
-        yield f"{count_prompts(config, tokenizer, model)} prompts to train on"
+    if known.num_prompts is not None:
+        yield f"{known.num_prompts} prompts to train on"
 
 
 def prepare(config: TrainConfig, *, evaluates: bool) -> Tokenizer:
     """Everything that can end a run before it starts, checked. Raises ConfigError with the first fault."""
+    if missing := still_to_be_given(config):
+        raise ConfigError(f"{', '.join(missing)} still to be given; set it in the file or as an override")
+    known = check(config, evaluates=evaluates)
+    assert known is not None, "model.path is given"
+    return known.tokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """What the files say that a config names."""
+
+    model: BagelConfig
+    tokenizer: Tokenizer
+    num_prompts: int | None
+    """To train on; None while something is still to be given."""
+
+
+def check(config: TrainConfig, *, evaluates: bool) -> Known | None:
+    """Every check that what is given allows; None while the model is still to be given. Raises ConfigError."""
+    check_judge(config, evaluates=evaluates)
+    check_files(config)
+    if config.model.path is None:
+        return None
+    model, tokenizer = check_model(config)
+    complete = not still_to_be_given(config)
+    return Known(model=model, tokenizer=tokenizer, num_prompts=count_prompts(config, tokenizer, model) if complete else None)
+
+
+def check_judge(config: TrainConfig, *, evaluates: bool) -> None:
+    """Raises ConfigError when evaluations are asked for and the judge knows none of their scores."""
     if evaluates and not isinstance(config.evaluation_reward, GenevalReward):
         raise ConfigError(
             f"evaluations report strict, graded and GenEval scores, but {config.evaluation_reward.kind} would judge them; "
             "set evaluation.reward={kind: geneval, detector: shapes}"
         )
-    if missing := still_to_be_given(config):
-        raise ConfigError(f"{', '.join(missing)} still to be given; set it in the file or as an override")
-    check_files(config)
-    assert config.model.path is not None
+
+
+def check_model(config: TrainConfig) -> tuple[BagelConfig, Tokenizer]:
+    """Sizes and tokenizer of the run's model, which can think and paint what is asked. Raises ConfigError."""
+    assert config.model.path is not None, "checked before"
     model, tokenizer = read_model(model_folder(config.model.path))
-    grid_hw(model, config)
-    count_prompts(config, tokenizer, model)
-    return tokenizer
+    if config.reasoner.max_model_len > model.max_position_embeddings:
+        raise ConfigError(
+            f"reasoner.max_model_len is {config.reasoner.max_model_len}, but the model at {config.model.path} has "
+            f"{model.max_position_embeddings} positions; lower it"
+        )
+    try:
+        model.grid_hw(config.sampler.height, config.sampler.width)
+    except ValueError as error:
+        raise ConfigError(f"sampler.height or sampler.width: {error}") from None
+    try:
+        require_cache(config, model)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    return model, tokenizer
 
 
 def read_model(folder: Path) -> tuple[BagelConfig, Tokenizer]:
@@ -79,16 +123,11 @@ def read_model(folder: Path) -> tuple[BagelConfig, Tokenizer]:
         raise ConfigError(f"model.path: {error}") from None
 
 
-def grid_hw(model: BagelConfig, config: TrainConfig) -> tuple[int, int]:
-    """Latent token grid of the run's paintings. Raises ConfigError for a size the model cannot paint."""
-    try:
-        return model.grid_hw(config.sampler.height, config.sampler.width)
-    except ValueError as error:
-        raise ConfigError(f"sampler.height or sampler.width: {error}") from None
-
-
 def count_prompts(config: TrainConfig, tokenizer: Tokenizer, model: BagelConfig) -> int:
-    """How many prompts the run trains on, every one of which fits. Raises ConfigError naming one that does not."""
+    """How many prompts the run trains on: enough for a step, and every one fits.
+
+    Raises ConfigError naming a prompt that does not fit, or how many there are when a step would hold one twice.
+    """
     room = config.reasoner.max_model_len - config.rollout.max_thought_tokens
     try:
         system_ids = tokenizer.encode(config.model.system_prompt) if config.model.system_prompt else ()
@@ -104,4 +143,11 @@ def count_prompts(config: TrainConfig, tokenizer: Tokenizer, model: BagelConfig)
                 )
     except ValueError as error:
         raise ConfigError(str(error)) from None
+    distinct = len({prompt.text for prompt in training})
+    if distinct < config.rollout.prompts_per_step:
+        source = config.prompts.path if isinstance(config.prompts, FilePrompts) else f"the {config.prompts.split} split"
+        raise ConfigError(
+            f"rollout.prompts_per_step is {config.rollout.prompts_per_step}, but {source} holds {distinct} distinct prompts, "
+            "and a step must not hold one twice; lower the first or give more prompts"
+        )
     return len(training)

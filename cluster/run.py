@@ -34,7 +34,7 @@ def run_training(config: TrainConfig) -> None:
 def run_evaluation(policy: Path, config_path: Path | None, overrides: Sequence[str], json_path: Path | None) -> None:
     """Score a policy and print the table. Raises ConfigError for what the user can mend."""
     config = _evaluation_config(policy, config_path, overrides)
-    folder = policy_folder(policy)
+    folder = policy_folder(policy).absolute()
     config = config.model_copy(update={"model": config.model.model_copy(update={"path": folder})})
     tokenizer = prepare(config, evaluates=True)
     with session(), View(0) as view:

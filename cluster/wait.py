@@ -8,16 +8,10 @@ import ray
 from ray import ObjectRef
 from ray.exceptions import RayActorError, RayError
 
+from cluster.faults import Lost as Lost, Stalled as Stalled
+
 GRACE = 5.0
 """Seconds for Ray to notice that a worker died, after another has failed in a collective with it."""
-
-
-class Stalled(RuntimeError):
-    """A call did not end before its deadline."""
-
-
-class Lost(RuntimeError):
-    """A worker died in a call that no other can take over."""
 
 
 def wait_any(pending: Mapping[ObjectRef, str], *, timeout: float) -> list[ObjectRef]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from configs.load import model_folder
 from configs.schema import TrainConfig
+from rollout_workers.cache import BLOCK_SIZE, require_cache
 from rollout_workers.weights import collect, parameter_shapes, require
 from unigrpo.buckets import Bucket
 from unigrpo.layout import reasoner_prompt_ids
@@ -21,11 +22,8 @@ from unigrpo.models.bagel.config import BagelConfig
 from unigrpo.models.bagel.model import text_expert_name
 from unigrpo.types import Thought
 
-BLOCK_SIZE = 32
-"""Tokens of one block of the key-value cache: the smallest that vLLM takes on CPUs, as prompts here are short."""
 PREFILL_TOKENS = 4096
 """Prompt tokens prefilled in one step of the engine."""
-ELEMENT_BYTES = {"float32": 4, "bfloat16": 2}
 
 
 def reasoner_environment(config: TrainConfig) -> dict[str, str]:
@@ -56,7 +54,7 @@ class Reasoner:
         self._max_thought_tokens = config.rollout.max_thought_tokens
         self._expected = parameter_shapes(self._model)
         self._version: int | None = None
-        _require_cache(config, self._model)
+        require_cache(config, self._model)
         self._engine = _start_engine(config, self._model)
 
     def version(self) -> int | None:
@@ -179,16 +177,3 @@ def _start_engine(config: TrainConfig, model: BagelConfig) -> Any:
         )
     engine.init_weight_transfer_engine({"init_info": {}})
     return engine
-
-
-def _require_cache(config: TrainConfig, model: BagelConfig) -> None:
-    reasoner = config.reasoner
-    blocks = reasoner.max_num_seqs * -(-reasoner.max_model_len // BLOCK_SIZE) + 1  # vLLM keeps one for itself
-    numbers = 2 * model.num_layers * model.num_kv_heads * model.head_dim
-    need = blocks * BLOCK_SIZE * numbers * ELEMENT_BYTES[reasoner.dtype]
-    if need > reasoner.kv_cache_bytes:
-        raise ValueError(
-            f"reasoner.kv_cache_bytes is {reasoner.kv_cache_bytes}, but max_num_seqs={reasoner.max_num_seqs} thoughts of "
-            f"max_model_len={reasoner.max_model_len} tokens may need {need}, and preempted thoughts are sampled twice; "
-            "raise it, or lower either"
-        )

@@ -180,7 +180,9 @@ def test_too_few_cpus_for_the_placement(command: Command, start: Path, tmp_path:
     config = run_values(start, tmp_path / "run", {"denoiser": {"num_workers": 3, "placement": {"num_cpus": 100}}})
     said = message_of(command, write_config(tmp_path / "config.yaml", config))
     assert re.match(
-        r"unigrpo: denoiser asks for 3 x 100 CPU, but the Ray cluster has \d+ in all; lower denoiser.num_workers", said
+        r"unigrpo: the roles ask for 300\.6 CPU \(learner 1 x 0\.2, reasoner 1 x 0\.2, denoiser 3 x 100, reward 1 x 0\.2\), "
+        r"but the Ray cluster has \d+ in all; lower num_workers, num_ranks or placement of a role",
+        said,
     )
 
 

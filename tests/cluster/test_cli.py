@@ -1,0 +1,55 @@
+"""How `unigrpo` ends: its status, and one message where the code is not at fault."""
+
+import pytest
+
+from cluster import cli, run
+from cluster.faults import Fault, Lost, Stalled, Unjudged
+from configs.load import ConfigError
+
+QUICKSTART = "configs/quickstart.yaml"
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(ConfigError("set x"), 2), (Stalled("nothing came back"), 1), (Lost("a process died"), 1), (Unjudged("no score"), 1)],
+)
+def test_what_ends_a_run_is_one_message(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: ConfigError | Fault, status: int
+) -> None:
+    def fail(config: object) -> None:
+        raise error
+
+    monkeypatch.setattr(run, "run_training", fail)
+    assert cli.main(["train", QUICKSTART]) == status
+    assert capsys.readouterr().err == f"unigrpo: {error}\n"
+
+
+def test_a_fault_of_the_code_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(config: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(run, "run_training", fail)
+    with pytest.raises(RuntimeError, match="a bug"):
+        cli.main(["train", QUICKSTART])
+
+
+def test_validate_prints_what_a_config_comes_to(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["validate", "configs/bagel_1024.yaml"]) == 0
+    said = capsys.readouterr().out
+    assert "1000 steps of 32 prompts x 24 siblings = 768 samples" in said
+    assert "still to be given: model.path" in said
+    assert said.endswith("configs/bagel_1024.yaml is valid\n")
+
+
+def test_validate_of_a_config_that_cannot_run(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["validate", QUICKSTART, "reasoner.max_model_len=513"]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("unigrpo: reasoner.max_model_len is 513, but the model at bundled:shapes has 512 positions")
+    assert "is valid" not in captured.out
+
+
+def test_a_config_goes_to_the_command_of_its_task(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", "configs/shapes_sft.yaml"]) == 2
+    assert "run `unigrpo sft configs/shapes_sft.yaml`" in capsys.readouterr().err
+    assert cli.main(["sft", QUICKSTART]) == 2
+    assert "run `unigrpo train configs/quickstart.yaml`" in capsys.readouterr().err

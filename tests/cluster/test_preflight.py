@@ -1,0 +1,102 @@
+"""What `unigrpo validate` finds before Ray starts, on the bundled model: 512 positions, 566 prompts to train on."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cluster.placement import Ask, require_room
+from cluster.preflight import prepare, resolved
+from configs.load import ConfigError, load
+from configs.roles import Placement
+from configs.schema import TrainConfig
+from unigrpo.prompts import write_prompt_file
+from unigrpo.shapes.prompts import shapes_prompts
+
+QUICKSTART = Path("configs/quickstart.yaml")
+
+
+def quickstart(*overrides: str) -> TrainConfig:
+    config = load(QUICKSTART, overrides)
+    assert isinstance(config, TrainConfig)
+    return config
+
+
+def validate(config: TrainConfig) -> list[str]:
+    return list(resolved(config))
+
+
+def train(config: TrainConfig) -> object:
+    return prepare(config, evaluates=config.evaluation.every is not None)
+
+
+@pytest.mark.parametrize("check", [validate, train])
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("reasoner.max_model_len=513", "reasoner.max_model_len is 513, but the model at bundled:shapes has 512 positions"),
+        (
+            "reasoner.kv_cache_bytes=1048576",
+            "reasoner.kv_cache_bytes is 1048576, but max_num_seqs=32 thoughts of",
+        ),
+        (
+            "rollout={prompts_per_step: 568, group_size: 8, max_thought_tokens: 48}",
+            "rollout.prompts_per_step is 568, but the train split holds 566 distinct prompts",
+        ),
+        ("reward={kind: random}", "but random would judge them; set evaluation.reward={kind: geneval, detector: shapes}"),
+        ("sampler.height=30", "sampler.height or sampler.width: a painting's height is 30 pixels"),
+        ("model.path=/nowhere", "model.path is /nowhere, which does not exist"),
+    ],
+)
+def test_validating_and_training_find_the_same(check: Callable[[TrainConfig], object], override: str, message: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        check(quickstart(override))
+    assert message in str(raised.value)
+
+
+def test_the_longest_context_and_the_smallest_cache_that_fit() -> None:
+    numbers = 2 * 4 * 2 * 32  # keys and values, layers, heads, channels
+    cache = (2 * 16 + 1) * 32 * numbers * 4  # two thoughts of 16 blocks and vLLM's own block, 32 tokens each, in float32
+    fits = ("reasoner.max_model_len=512", "reasoner.max_num_seqs=2", f"reasoner.kv_cache_bytes={cache}")
+    assert "566 prompts to train on" in validate(quickstart(*fits))
+    with pytest.raises(ConfigError, match=f"may need {cache}"):
+        validate(quickstart(*fits, f"reasoner.kv_cache_bytes={cache - 1}"))
+
+
+def test_a_prompt_that_stands_twice_in_a_file_counts_once(tmp_path: Path) -> None:
+    file = tmp_path / "prompts.jsonl"
+    prompts = shapes_prompts("train")[:7]
+    overrides = [f"prompts={{kind: file, path: {file}}}"]
+    write_prompt_file(file, [*prompts, prompts[0]])
+    with pytest.raises(ConfigError) as raised:
+        validate(quickstart(*overrides))
+    assert f"rollout.prompts_per_step is 8, but {file} holds 7 distinct prompts" in str(raised.value)
+    write_prompt_file(file, shapes_prompts("train")[:8])
+    assert "8 prompts to train on" in validate(quickstart(*overrides))
+
+
+def test_what_is_given_of_a_preset_is_checked_though_more_is_missing() -> None:
+    with pytest.raises(ConfigError, match="has 512 positions"):
+        validate(quickstart("reasoner.max_model_len=513", "prompts={kind: file, path: null}"))
+    assert not any("prompts to train on" in line for line in validate(quickstart("prompts={kind: file, path: null}")))
+
+
+def test_training_asks_for_what_a_preset_leaves_open() -> None:
+    with pytest.raises(ConfigError, match=r"prompts\.path, reward\.detector still to be given"):
+        train(quickstart("prompts={kind: file, path: null}", "reward={kind: geneval}"))
+
+
+def test_the_roles_together_must_fit_the_cluster() -> None:
+    tenth = Placement(num_cpus=0.1)
+    asks = [
+        Ask(role="learner", placement=Placement(num_cpus=1, num_gpus=1, resources={"big": 1}), num_workers=2),
+        Ask(role="reasoner", placement=tenth, num_workers=3),
+    ]
+    require_room(asks, {"CPU": 2.3, "GPU": 2, "big": 2})
+    with pytest.raises(ConfigError) as raised:
+        require_room(asks, {"CPU": 2.0, "GPU": 2.0})
+    assert str(raised.value) == (
+        "the roles ask for 2.3 CPU (learner 2 x 1, reasoner 3 x 0.1), but the Ray cluster has 2 in all; "
+        "the roles ask for 2 big (learner 2 x 1), but the Ray cluster has 0 in all; "
+        "lower num_workers, num_ranks or placement of a role, or add nodes"
+    )
