@@ -13,5 +13,5 @@ class Lost(Fault):
     """A worker died in a call that no other can take over."""
 
 
-class Unjudged(Fault):
-    """Scores failed, again and again, that a step or an evaluation needs."""
+class Unscored(Fault):
+    """Scores that a step or an evaluation needs failed for good."""

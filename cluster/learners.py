@@ -7,7 +7,7 @@ import torch
 from ray import ObjectRef
 from ray.actor import ActorHandle
 
-from cluster.faults import Unjudged
+from cluster.faults import Unscored
 from cluster.rollouts import Group
 from cluster.sharding import shard, split
 from cluster.wait import wait_all
@@ -31,10 +31,10 @@ class LearnerGroup:
     def update(self, step: int, groups_P: Sequence[Group], *, mini_batches: int) -> dict[str, Any]:
         """Learn from judged groups: advantages within each, whole groups to a mini-batch, samples over ranks by cost.
 
-        Raises Unjudged when no group is left: there is nothing to learn, and something is wrong with the reward.
+        Raises Unscored when no group is left: there is nothing to learn, and something is wrong with the reward.
         """
         if not groups_P:
-            raise Unjudged(f"every group of step {step} was dropped for a failed score; see the reward actors' logs")
+            raise Unscored(f"every group of step {step} was dropped for a failed score; see the reward actors' logs")
         rewards_PG = torch.tensor([[score.value for score in group.scores] for group in groups_P], dtype=torch.float64)
         advantages_PG = group_advantages(rewards_PG).tolist()
         shares: list[list[MiniBatch[Sample]]] = [[] for _ in self.ranks]

@@ -3,7 +3,7 @@
 import pytest
 
 from cluster import cli, run
-from cluster.faults import Fault, Lost, Stalled, Unjudged
+from cluster.faults import Fault, Lost, Stalled, Unscored
 from configs.load import ConfigError
 
 QUICKSTART = "configs/quickstart.yaml"
@@ -11,7 +11,7 @@ QUICKSTART = "configs/quickstart.yaml"
 
 @pytest.mark.parametrize(
     ("error", "status"),
-    [(ConfigError("set x"), 2), (Stalled("nothing came back"), 1), (Lost("a process died"), 1), (Unjudged("no score"), 1)],
+    [(ConfigError("set x"), 2), (Stalled("nothing came back"), 1), (Lost("a process died"), 1), (Unscored("no score"), 1)],
 )
 def test_what_ends_a_run_is_one_message(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: ConfigError | Fault, status: int
