@@ -135,7 +135,7 @@ def _uneven_pieces(rank: Rank, folder: Path) -> dict[str, Any]:
 
 def test_ranks_with_thoughts_of_other_lengths_keep_step(folder: Path, rank: Rank) -> None:
     save_tiny_model(folder / "sft" / START_FOLDER)
-    answers = two_ranks.run(_uneven_pieces, folder, timeout=120)
+    answers = two_ranks.run(_uneven_pieces, folder)
     config = make_config(folder / "model", folder / "whole")
     samples = sample_step(config, 0, ADVANTAGES[:4], LENGTHS)
     expected = {

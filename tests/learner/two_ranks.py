@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ def run(worker: Callable[..., Any], folder: Path, *, timeout: float = 240) -> li
     processes = [context.Process(target=_entry, args=(worker, rank, port, folder)) for rank in range(2)]
     for process in processes:
         process.start()
+    deadline = time.monotonic() + timeout
     for process in processes:
-        process.join(timeout)
+        process.join(max(0.0, deadline - time.monotonic()))
     codes = [process.exitcode for process in processes]
     for process in processes:
         process.kill()
