@@ -16,6 +16,7 @@ from ray import ObjectRef
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayTaskError
 
+from cluster.faults import Lost
 from cluster.wait import wait_any
 from unigrpo.errors import NotServing
 
@@ -93,7 +94,7 @@ class Pool:
     def _recover(self, index: int, job: Job, error: Exception) -> None:
         job.attempts += 1
         if job.attempts >= MAX_ATTEMPTS:
-            raise RuntimeError(f"{job.name} was lost with {job.attempts} workers of {self.role}; the last: {error}") from error
+            raise Lost(f"{job.name} was lost with {job.attempts} workers of {self.role}; the last: {error}") from error
         self.queue.appendleft(job)
         ref = self.revive(self.workers[index])
         self.busy[ref] = (index, None, [ref], time.perf_counter())
