@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Faults of the user's making end with one message and status 2, a cluster that fails in a run with one and status 1, and what
     should not happen with its traceback.
     """
-    options = _parser().parse_args(arguments)
+    options = _options(arguments)
     try:
         options.run(options)
     except ConfigError as error:
@@ -28,6 +28,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"unigrpo: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The parsed command; overrides may stand on either side of an option, which argparse alone does not allow."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if unknown := [each for each in rest if each.startswith("-") or "=" not in each]:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    options.overrides = [*options.overrides, *rest]
+    return options
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -53,3 +53,24 @@ def test_a_config_goes_to_the_command_of_its_task(capsys: pytest.CaptureFixture[
     assert "run `unigrpo sft configs/shapes_sft.yaml`" in capsys.readouterr().err
     assert cli.main(["sft", QUICKSTART]) == 2
     assert "run `unigrpo train configs/quickstart.yaml`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "seed=3", "--config", QUICKSTART],
+        ["run", "--config", QUICKSTART, "seed=3"],
+        ["--config", QUICKSTART, "run", "seed=3"],
+    ],
+)
+def test_overrides_may_stand_on_either_side_of_an_option(monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(run, "run_evaluation", lambda *given: asked.extend(given))
+    assert cli.main(["evaluate", *arguments]) == 0
+    assert asked[2] == ["seed=3"]
+
+
+def test_what_is_no_override_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["evaluate", "run", "--confg", QUICKSTART])
+    assert "unrecognized arguments: --confg" in capsys.readouterr().err
