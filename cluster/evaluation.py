@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from cluster.faults import Unscored
 from cluster.prompts import load_prompts
 from cluster.rollouts import Group, Plan, Rollouts, Sampling
 from configs.load import ConfigError
@@ -49,7 +50,7 @@ class Benchmark:
 def evaluate(rollouts: Rollouts, benchmark: Benchmark) -> tuple[dict[str, Any], list[Group]]:
     """Scores of the weights that are loaded, and the groups painted from thoughts of their own.
 
-    With a plan, the strict score of pictures painted from it is reported as `ground_truth_plan`. Raises RuntimeError when a
+    With a plan, the strict score of pictures painted from it is reported as `ground_truth_plan`. Raises Unscored when a
     score failed: a mean over fewer pictures than asked would not be comparable.
     """
     own = _judged(rollouts, benchmark.prompts, benchmark.sampling)
@@ -63,7 +64,7 @@ def evaluate(rollouts: Rollouts, benchmark: Benchmark) -> tuple[dict[str, Any], 
 def _judged(rollouts: Rollouts, prompts: Sequence[Prompt], sampling: Sampling) -> list[Group]:
     groups = rollouts.generate(prompts, sampling)
     if rollouts.tally.dropped:
-        raise RuntimeError(
+        raise Unscored(
             f"{rollouts.tally.dropped} of {len(prompts)} prompts could not be judged; "
             "see the reward actor's log, then evaluate again"
         )
