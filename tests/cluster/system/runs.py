@@ -79,7 +79,7 @@ def run_values(start: Path, run_dir: Path, changes: Changes | None = None) -> di
         "denoiser": CPUS,
         "reward": {"kind": "random", **CPUS},
         "learner": {"text_learning_rate": 1e-3, "generation_learning_rate": 1e-3, "eps": 1e-6, **CPUS},
-        "cluster": {"start_timeout": 200, "call_timeout": 200},
+        "cluster": {"start_timeout": 400, "call_timeout": 400},
         "checkpoint": {"every": 2},
         "logging": {"samples_every": 1, "samples": 8, "gradients_every": 2},
     }
@@ -138,8 +138,8 @@ def sample_rows(run_dir: Path, step: int) -> list[dict[str, Any]]:
 
 def ray_processes(pid: int) -> dict[int, str]:
     """Process ids and command lines of the Ray that a driver started, but for Ray's two agents, which outlive it a minute."""
-    children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    below = {child: Path(f"/proc/{child}/cmdline").read_text().replace("\0", " ").strip() for child in children}
+    children = [int(child) for child in _proc(f"{pid}/task/{pid}/children").split()]
+    below = {child: _proc(f"{child}/cmdline").replace("\0", " ").strip() for child in children}
     for child in children:
         below |= ray_processes(child)
     return {child: command for child, command in below.items() if not command.endswith("Agent")}
@@ -147,13 +147,19 @@ def ray_processes(pid: int) -> dict[int, str]:
 
 def alive(pid: int) -> bool:
     """Whether a process runs; one that ended and waits to be collected does not."""
+    status = _proc(f"{pid}/status")
+    return bool(status) and "\nState:\tZ" not in status
+
+
+def _proc(name: str) -> str:
+    """A file of /proc, empty once its process is gone."""
     try:
-        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+        return Path("/proc", name).read_text()
     except (FileNotFoundError, ProcessLookupError):
-        return False
+        return ""
 
 
-def wait_until(condition: Callable[[], bool], what: str, *, timeout: float = 240) -> None:
+def wait_until(condition: Callable[[], bool], what: str, *, timeout: float = 400) -> None:
     """Poll until `condition` holds; raises TimeoutError naming `what`."""
     deadline = time.monotonic() + timeout
     while not condition():

@@ -169,13 +169,14 @@ def test_a_cluster_that_does_not_answer(start: Path, tmp_path: Path, capsys: pyt
 def message_of(command: Command, config: Path, **environment: str) -> str:
     """The last line that a run with status 2 prints, which is no part of a traceback."""
     run = command("train", config, **environment)
-    output, _ = run.communicate(timeout=300)
+    output, _ = run.communicate(timeout=500)
     assert run.returncode == 2, output
     assert "Traceback" not in output
     return str(output.splitlines()[-1])
 
 
 @slow
+@pytest.mark.timeout(600)
 def test_too_few_cpus_for_the_placement(command: Command, start: Path, tmp_path: Path) -> None:
     config = run_values(start, tmp_path / "run", {"denoiser": {"num_workers": 3, "placement": {"num_cpus": 100}}})
     said = message_of(command, write_config(tmp_path / "config.yaml", config))
@@ -187,6 +188,7 @@ def test_too_few_cpus_for_the_placement(command: Command, start: Path, tmp_path:
 
 
 @slow
+@pytest.mark.timeout(600)
 def test_no_vllm(command: Command, start: Path, tmp_path: Path) -> None:
     shadow = tmp_path / "vllm" / "__init__.py"
     shadow.parent.mkdir()

@@ -14,7 +14,7 @@ from cluster.view import View
 from cluster.wait import wait_all
 from tests.cluster.system.runs import metrics_rows, run_config
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 ROLES = ("learner", "reasoner", "denoiser", "reward")
 STORE = 100 << 20

@@ -11,7 +11,7 @@ import pytest
 from learner.checkpoint import read_state
 from tests.cluster.system.runs import Command, alive, metrics_rows, ray_processes, run_values, wait_until, write_config
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 STEPS = 5
 
@@ -23,7 +23,7 @@ def test_killed_twice_equals_never_killed(command: Command, start: Path, tmp_pat
     kill(command("train", config), os.kill, when=lambda: last_step(killed) == 3)
     kill(command("train", config), os.killpg, when=lambda: any((killed / "checkpoints").glob("*step-000004*")))
     for run in (command("train", config), whole_run):
-        output, _ = run.communicate(timeout=300)
+        output, _ = run.communicate(timeout=500)
         assert run.returncode == 0, output
 
     assert [row["step"] for row in metrics_rows(whole) if row["kind"] == "train"] == [1, 2, 3, 4, 5]

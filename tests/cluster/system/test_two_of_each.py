@@ -25,10 +25,10 @@ from learner.checkpoint import newest_checkpoint, verify
 from tests.cluster.system.runs import metrics_rows, run_config, sample_rows
 from unigrpo.types import Painting, Prompt, Score, ScoreFailure
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 STEPS = 2
-TIMEOUT = 200.0
+TIMEOUT = 400.0
 
 
 @pytest.fixture(scope="module")
