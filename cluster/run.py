@@ -13,20 +13,18 @@ from ray.exceptions import RayTaskError
 from cluster.loop import train
 from cluster.preflight import prepare
 from cluster.report import print_scores
+from cluster.run_folder import run_folder
 from cluster.system import build, evaluate_folder
 from cluster.view import View
-from configs.load import QUICKSTART, ConfigError, dump, load, model_folder
+from configs.load import QUICKSTART, ConfigError, load, model_folder
 from configs.schema import TrainConfig
-from learner.checkpoint import check_resumable, newest_checkpoint
+from learner.checkpoint import newest_checkpoint
 
 
 def run_training(config: TrainConfig) -> None:
     """Train until `config.steps`, resuming what is found in `run_dir`. Raises ConfigError for what the user can mend."""
     tokenizer = prepare(config, evaluates=config.evaluation.every is not None)
-    with session(), View(config.steps) as view:
-        config.run_dir.mkdir(parents=True, exist_ok=True)
-        check_resumable(config)
-        (config.run_dir / "config.yaml").write_text(dump(config), encoding="utf-8")
+    with session(), run_folder(config), View(config.steps) as view:
         train(build(config, tokenizer, view), config)
         view.say(f"done: metrics, checkpoints and samples are in {config.run_dir}")
 

@@ -10,12 +10,11 @@ from cluster.learners import LearnerGroup
 from cluster.metrics import Clock, Metrics
 from cluster.placement import connect
 from cluster.run import session
+from cluster.run_folder import run_folder
 from cluster.sharding import shard
 from cluster.view import View
-from configs.load import dump
 from configs.schema import SftConfig
 from learner.batch import MiniBatch, SftExample
-from learner.checkpoint import check_resumable
 from learner.learner import START_FOLDER
 from unigrpo.models.bagel.autoencoder import to_tokens
 from unigrpo.models.bagel.checkpoint import Loaded, load_model
@@ -30,11 +29,8 @@ REPORT_EVERY = 50
 
 def run_sft(config: SftConfig) -> None:
     """Fine-tune until `config.steps`, resuming what is found in `run_dir`. Raises ConfigError for what the user can mend."""
-    with session(), View(config.steps) as view:
-        config.run_dir.mkdir(parents=True, exist_ok=True)
-        check_resumable(config)
-        (config.run_dir / "config.yaml").write_text(dump(config), encoding="utf-8")
-        start = config.run_dir / START_FOLDER
+    with session(), run_folder(config) as folder, View(config.steps) as view:
+        start = folder / START_FOLDER
         if not start.exists():
             view.say("training the autoencoder")
             make_start(
