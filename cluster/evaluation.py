@@ -9,7 +9,6 @@ import numpy as np
 from cluster.faults import Unscored
 from cluster.prompts import load_prompts
 from cluster.rollouts import Group, Plan, Rollouts, Sampling
-from configs.load import ConfigError
 from configs.schema import TrainConfig
 from unigrpo.seeds import derive_seed
 from unigrpo.shapes.plan import draw_plan, write_trace
@@ -21,13 +20,17 @@ SCORES = ("strict", "graded", "geneval")
 
 
 def summarise(groups: Sequence[Group], is_seen: Callable[[Prompt], bool]) -> dict[str, Any]:
-    """Mean scores over pictures: overall over the prompts that training cannot have seen, and by category with those it has."""
+    """Mean scores over pictures: overall over the prompts that training cannot have seen, and by category with those it has.
+
+    Where it has seen every prompt, the overall means are over all of them, and `seen` says so.
+    """
     unseen = [group for group in groups if not is_seen(group.prompt)]
     by_tag: dict[str, list[Group]] = {}
     for group in groups:
         by_tag.setdefault(group.prompt.metadata["tag"], []).append(group)
     return {
-        **_means(unseen),
+        **_means(unseen or groups),
+        "seen": not unseen,
         "by_category": {
             tag: {**_means(members), "seen": any(is_seen(group.prompt) for group in members)}
             for tag, members in sorted(by_tag.items())
@@ -42,7 +45,7 @@ class Benchmark:
     prompts: Sequence[Prompt]
     sampling: Sampling
     is_seen: Callable[[Prompt], bool]
-    """Prompts whose scores say nothing of new ones; they stay out of the overall means."""
+    """Prompts whose scores say nothing of new ones; they stay out of the overall means unless there are no others."""
     plan: Plan | None
     """A right thought for each prompt, where the task knows one."""
 
@@ -88,8 +91,6 @@ def benchmark(config: TrainConfig, tokenizer: Tokenizer) -> Benchmark:
     if shapes:
         seen |= {prompt.text for prompt in shapes_prompts("train")}
     prompts = load_prompts(evaluation.prompts, config.evaluation_reward)
-    if all(prompt.text in seen for prompt in prompts):
-        raise ConfigError("every prompt of evaluation.prompts is trained on; give prompts that are not")
     samples_per_piece = config.rollout.prompts_per_piece * config.rollout.group_size
 
     def plan(prompt: Prompt, sibling: int) -> tuple[int, ...]:

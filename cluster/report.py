@@ -16,7 +16,8 @@ def print_scores(scores: Mapping[str, Mapping[str, Any]]) -> None:
     The headline means are over prompts that neither fine-tuning nor training has seen; seen categories say so.
     """
     first = next(iter(scores.values()))
-    table = Table("score", *scores, "prompts", "pictures", title="unseen prompts; categories are strict scores")
+    caption = f"{'prompts seen in training' if first['seen'] else 'unseen prompts'}; categories are strict scores"
+    table = Table("score", *scores, "prompts", "pictures", title=caption)
     for name, title in HEADLINE.items():
         if name in first:
             cells = [f"{row[name]:.3f}" for row in scores.values()]

@@ -73,3 +73,10 @@ def test_without_plans_only_own_thoughts_are_scored() -> None:
 def test_a_score_that_failed_ends_the_evaluation() -> None:
     with pytest.raises(RuntimeError, match=r"1 of 4 prompts could not be judged"):
         evaluate(cast(Rollouts, FakeRollouts(dropped=1)), benchmark(None))
+
+
+def test_where_every_prompt_was_seen_the_means_are_over_all_and_say_so() -> None:
+    scores = summarise(GROUPS, lambda prompt: True)
+    assert scores["seen"]
+    assert scores["strict"] == pytest.approx(5 / 8)
+    assert not summarise(GROUPS, is_seen)["seen"]
