@@ -1,6 +1,7 @@
 """A run's folder, held by one driver at a time."""
 
 import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,8 +9,6 @@ from pathlib import Path
 from configs.load import ConfigError, dump
 from configs.schema import SftConfig, TrainConfig
 from learner.checkpoint import check_resumable
-
-LOCK_FILE = ".lock"
 
 
 @contextmanager
@@ -20,11 +19,18 @@ def run_folder(config: TrainConfig | SftConfig) -> Iterator[Path]:
     cannot be resumed with this config.
     """
     config.run_dir.mkdir(parents=True, exist_ok=True)
-    with (config.run_dir / LOCK_FILE).open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(f"another run is using run_dir {config.run_dir}; end it, or give another run_dir") from None
+    held = os.open(config.run_dir, os.O_RDONLY)
+    try:
+        _lock(held, config.run_dir)
         check_resumable(config)
         (config.run_dir / "config.yaml").write_text(dump(config), encoding="utf-8")
         yield config.run_dir
+    finally:
+        os.close(held)
+
+
+def _lock(held: int, run_dir: Path) -> None:
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ConfigError(f"another run is using run_dir {run_dir}; end it, or give another run_dir") from None
