@@ -13,7 +13,7 @@ from tests.cluster.system.runs import Command, save_start, unigrpo
 
 @pytest.fixture(scope="session")
 def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a small random model and a few prompts."""
+    """Folder of a small random model and a few prompts (see save_start)."""
     return save_start(tmp_path_factory.mktemp("start"))
 
 
@@ -30,4 +30,5 @@ def command() -> Iterator[Command]:
     for process in started:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        with process:  # waits, and closes its pipe
+            pass

@@ -31,7 +31,7 @@ NUM_PROMPTS = 6
 
 
 def save_start(folder: Path) -> Path:
-    """A checkpoint folder `model` and a prompt file `prompts.jsonl`."""
+    """A checkpoint folder `model`, and the prompt files `prompts.jsonl` and `held_out.jsonl`."""
     torch.manual_seed(0)
     bos, eos, start_of_image, end_of_image = (vocabulary()[token] for token in SPECIAL_TOKENS)
     config = BagelConfig(
@@ -61,6 +61,7 @@ def save_start(folder: Path) -> Path:
         tokenizer_path=folder / "tokenizer.json",
     )
     write_prompt_file(folder / "prompts.jsonl", shapes_prompts("train")[:NUM_PROMPTS])
+    write_prompt_file(folder / "held_out.jsonl", shapes_prompts("held_out")[:NUM_PROMPTS])
     return folder
 
 

@@ -134,11 +134,16 @@ def test_a_prompt_longer_than_the_context(start: Path, tmp_path: Path, capsys: p
 def test_resuming_with_another_config(start: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = run_config(start, tmp_path / "run")
     folder = checkpoint_of(config)
-    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    before = contents(folder)
     said = refused(tmp_path, run_values(start, tmp_path / "run", {"learner.text_learning_rate": 0.5, "steps": 9}), capsys)
     assert f"{folder} was written by another config: learner.text_learning_rate was 0.001 and is 0.5." in said
     assert "set these back, or give another run_dir" in said
-    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+    assert contents(folder) == before
+    assert not (tmp_path / "run" / "config.yaml").exists()
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def checkpoint_of(config: TrainConfig) -> Path:

@@ -45,7 +45,7 @@ def config_of(start: Path, run_dir: Path) -> Path:
         "evaluation": {
             "every": 2,
             "num_points": 4,
-            "prompts": {"kind": "file", "path": str(start / "prompts.jsonl")},
+            "prompts": {"kind": "file", "path": str(start / "held_out.jsonl")},
             "reward": {"kind": "geneval", "detector": "shapes", "placement": {"num_cpus": 0.2}},
         },
     }

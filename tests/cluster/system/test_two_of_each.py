@@ -13,13 +13,14 @@ import ray
 from PIL import Image
 from ray.actor import ActorHandle
 
+from cluster.faults import Lost, Unscored
 from cluster.loop import train
 from cluster.preflight import prepare
 from cluster.rollouts import Group
 from cluster.run import explained
 from cluster.system import System, build
 from cluster.view import View
-from cluster.wait import Lost, wait_all
+from cluster.wait import wait_all
 from configs.load import ConfigError
 from learner.checkpoint import newest_checkpoint, verify
 from tests.cluster.system.runs import metrics_rows, run_config, sample_rows
@@ -169,7 +170,7 @@ def test_a_group_with_a_failed_score_is_dropped_and_counted_never_zero(system: S
 
 def test_a_step_without_a_judged_group_ends_the_run(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
     judged_by(system, {prompt.index for prompt in system.prompts.batch(STEPS)}, monkeypatch)
-    with pytest.raises(RuntimeError, match=f"every group of step {STEPS} was dropped for a failed score"):
+    with pytest.raises(Unscored, match=f"every group of step {STEPS} was dropped for a failed score"):
         train(system, system.config.model_copy(update={"steps": STEPS + 1}))
     assert [row["step"] for row in metrics_rows(system.config.run_dir)] == [1, 2]
 
