@@ -1,14 +1,18 @@
-"""`unigrpo`: train, sft, evaluate, validate and the quickstart."""
+"""`unigrpo`: train, sft, evaluate, validate, reward and the quickstart."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from cluster.faults import Fault
 from configs.load import ConfigError, load, still_to_be_given
+from configs.reward_model import RewardModelConfig
+from configs.reward_service import RewardServiceConfig
 from configs.schema import SftConfig, TrainConfig
 
+C = TypeVar("C", TrainConfig, SftConfig, RewardServiceConfig, RewardModelConfig)
 OVERRIDES = "dotted.key=value on top of the file, the value in YAML"
 
 
@@ -58,28 +62,60 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--config", type=Path, help="YAML file (default: the run's own, else configs/quickstart.yaml)")
     evaluate.add_argument("--json", type=Path, help="also write the scores here")
     evaluate.set_defaults(run=_evaluate)
+    reward = commands.add_parser("reward", help="judges on their own: serve them, or fit the shapes world's reward model")
+    verbs = reward.add_subparsers(required=True, metavar="VERB")
+    for name, run, text in (
+        ("serve", _serve_reward, "serve a reward over HTTP until interrupted"),
+        ("fit", _fit_reward, "train the shapes world's differentiable reward model and report its agreement"),
+    ):
+        verb = verbs.add_parser(name, help=text, description=text)
+        verb.add_argument("config", type=Path, help="YAML file, such as configs/shapes_reward_service.yaml")
+        verb.add_argument("overrides", nargs="*", metavar="key=value", help=OVERRIDES)
+        verb.set_defaults(run=run)
     quickstart = commands.add_parser("quickstart", help="train the bundled model for a few minutes and show before and after")
     quickstart.add_argument("overrides", nargs="*", metavar="key=value", help=OVERRIDES)
     quickstart.set_defaults(run=_quickstart)
     return parser
 
 
-def _train(options: argparse.Namespace) -> None:
+COMMANDS = {"train": "train", "sft": "sft", "reward_service": "reward serve", "reward_model": "reward fit"}
+"""The command of each task."""
+
+
+def _config(options: argparse.Namespace, kind: type[C]) -> C:
+    """The config of a command. Raises ConfigError, naming the right command, for one of another task."""
     config = load(options.config, options.overrides)
-    if not isinstance(config, TrainConfig):
-        raise ConfigError(f"{options.config} has task {config.task}; run `unigrpo {config.task} {options.config}`")
+    if not isinstance(config, kind):
+        raise ConfigError(f"{options.config} has task {config.task}; run `unigrpo {COMMANDS[config.task]} {options.config}`")
+    return config
+
+
+def _train(options: argparse.Namespace) -> None:
+    config = _config(options, TrainConfig)
     from cluster.run import run_training
 
     run_training(config)
 
 
 def _sft(options: argparse.Namespace) -> None:
-    config = load(options.config, options.overrides)
-    if not isinstance(config, SftConfig):
-        raise ConfigError(f"{options.config} has task {config.task}; run `unigrpo {config.task} {options.config}`")
+    config = _config(options, SftConfig)
     from cluster.sft import run_sft
 
     run_sft(config)
+
+
+def _serve_reward(options: argparse.Namespace) -> None:
+    config = _config(options, RewardServiceConfig)
+    from cluster.reward_service import run_reward_service
+
+    run_reward_service(config)
+
+
+def _fit_reward(options: argparse.Namespace) -> None:
+    config = _config(options, RewardModelConfig)
+    from cluster.reward_model import run_reward_model
+
+    run_reward_model(config)
 
 
 def _validate(options: argparse.Namespace) -> None:

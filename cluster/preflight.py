@@ -8,7 +8,7 @@ import torch
 
 from cluster.prompts import load_prompts
 from configs.load import ConfigError, check_files, model_folder, still_to_be_given
-from configs.reward import GenevalReward
+from configs.verifiers import GenevalReward
 from configs.schema import Config, FilePrompts, SftConfig, TrainConfig, VelocityMse
 from rollout_workers.cache import require_cache
 from unigrpo.algo.flow import rescale_to_elements

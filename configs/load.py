@@ -13,11 +13,19 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from configs.base import BUNDLED
-from configs.reward import GenevalJudge, RandomReward
+from configs.reward import CombinedReward, Reward
+from configs.reward_model import RewardModelConfig
+from configs.reward_service import RewardServiceConfig
 from configs.schema import Config, FilePrompts, SftConfig, TrainConfig
+from configs.verifiers import Judge
 
 QUICKSTART = Path(__file__).with_name("quickstart.yaml")
-TASKS: dict[str, type[TrainConfig] | type[SftConfig]] = {"train": TrainConfig, "sft": SftConfig}
+TASKS: dict[str, type[Config]] = {
+    "train": TrainConfig,
+    "sft": SftConfig,
+    "reward_service": RewardServiceConfig,
+    "reward_model": RewardModelConfig,
+}
 
 
 class ConfigError(ValueError):
@@ -63,21 +71,30 @@ def model_folder(path: Path) -> Path:
 
 def still_to_be_given(config: Config) -> list[str]:
     """Keys a preset leaves open and a run needs."""
-    if isinstance(config, SftConfig):
-        return []
+    keys = [f"{where}.{key}" for where, judge in _judges(config) for key in judge.open_keys()]
+    if not isinstance(config, TrainConfig):
+        return keys
     open_keys = {
         "model.path": config.model.path is None,
         "prompts.path": isinstance(config.prompts, FilePrompts) and config.prompts.path is None,
         "evaluation.prompts.path": isinstance(config.evaluation.prompts, FilePrompts)
         and config.evaluation.prompts.path is None,
-        "reward.detector": _blind(config.reward),
-        "evaluation.reward.detector": config.evaluation.reward is not None and _blind(config.evaluation.reward),
     }
-    return [key for key, is_open in open_keys.items() if is_open]
+    return [*(key for key, is_open in open_keys.items() if is_open), *keys]
 
 
-def _blind(judge: GenevalJudge | RandomReward) -> bool:
-    return isinstance(judge, GenevalJudge) and judge.detector is None
+def _judges(config: Config) -> Iterator[tuple[str, Judge]]:
+    """Every verifier of a config with the key of its section."""
+    rewards: dict[str, Reward | None] = {}
+    if isinstance(config, TrainConfig):
+        rewards = {"reward": config.reward, "evaluation.reward": config.evaluation.reward}
+    elif isinstance(config, RewardServiceConfig):
+        rewards = {"reward": config.reward}
+    for where, reward in rewards.items():
+        if isinstance(reward, CombinedReward):
+            yield from ((f"{where}.parts.{name}", part) for name, part in reward.parts.items())
+        elif reward is not None:
+            yield where, reward
 
 
 def check_files(config: Config) -> None:
@@ -88,7 +105,9 @@ def check_files(config: Config) -> None:
 
 
 def _named_files(config: Config) -> Iterator[tuple[str, Path]]:
-    if isinstance(config, SftConfig):
+    for where, judge in _judges(config):
+        yield from ((f"{where}.{key}", path) for key, path in judge.files().items())
+    if not isinstance(config, TrainConfig):
         return
     if config.model.path is not None:
         yield "model.path", model_folder(config.model.path)
@@ -150,7 +169,7 @@ def _section_at(root: type[BaseModel], loc: Sequence[int | str]) -> type[BaseMod
         if part in model.model_fields:
             candidates = list(_models_in(model.model_fields[str(part)].annotation))
         else:
-            candidates = [candidate for candidate in candidates if part in _tags(candidate)]
+            candidates = [candidate for candidate in candidates if part in _tags(candidate)] or candidates  # or a key of a dict
         model = candidates[0] if candidates else model
     return model
 
@@ -163,7 +182,7 @@ def _tags(model: type[BaseModel]) -> tuple[Any, ...]:
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
-    elif typing.get_origin(annotation) in (typing.Annotated, typing.Union, types.UnionType):
+    elif typing.get_origin(annotation) in (typing.Annotated, typing.Union, types.UnionType, dict):
         for part in typing.get_args(annotation):
             yield from _models_in(part)
 

@@ -1,45 +1,38 @@
-"""Rewards, one variant a verifier."""
+"""The reward of a run: one verifier, or several combined."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, model_validator
 
-from configs.base import Section
-from configs.roles import Placement
+from configs.verifiers import Judge, Policy, Verifier
 
-
-class Judge(Section):
-    """What every reward has: how many actors judge, and where."""
-
-    num_workers: PositiveInt = 1
-    """Reward actors."""
-    placement: Placement = Placement()
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 
 
-class GenevalJudge(Judge):
-    """GenEval's three scores, none of them chosen: what evaluations report."""
+class CombinedReward(Policy):
+    """Several verifiers, each with actors of its own; every one judges every picture."""
 
-    kind: Literal["geneval"] = "geneval"
-    detector: Literal["shapes"] | None = None
-    """What finds the objects: `shapes` reads the pixels of the shapes world; null is still to be given."""
+    kind: Literal["combined"] = "combined"
+    parts: dict[Name, Verifier] = Field(min_length=2)
+    """The verifiers, by a name of the user's."""
+    weights: dict[Name, float]
+    """What each counts; one for every part."""
+    combine: Literal["scores", "advantages"] = "scores"
+    """`scores` adds weighted scores; `advantages` normalises each part within its group first (GDPO, arXiv:2601.05242)."""
 
-
-class TrainingReward(Judge):
-    """What a reward has that trains."""
-
-    max_retries: NonNegativeInt = 1
-    """Times a failed score is asked again before its group is dropped; of evaluations' scores too."""
-
-
-class GenevalReward(TrainingReward, GenevalJudge):
-    score: Literal["graded", "strict", "geneval"] = "graded"
-    """Which score trains: share of strict clauses, all of them, or GenEval's own verdict."""
-
-
-class RandomReward(TrainingReward):
-    """The control: a score that knows nothing, drawn from the picture's bytes."""
-
-    kind: Literal["random"] = "random"
+    @model_validator(mode="after")
+    def _every_key_counts(self) -> Self:
+        if self.parts.keys() != self.weights.keys():
+            raise ValueError(f"weights are given for {sorted(self.weights)}, but the parts are {sorted(self.parts)}")
+        for name, part in self.parts.items():
+            if useless := sorted(key for key, field in Policy.model_fields.items() if getattr(part, key) != field.default):
+                raise ValueError(f"parts.{name} sets {', '.join(useless)}, which the combined reward decides; set it there")
+        return self
 
 
-Reward = Annotated[GenevalReward | RandomReward, Field(discriminator="kind")]
+Reward = Annotated[Verifier | CombinedReward, Field(discriminator="kind")]
+
+
+def parts_of(reward: Reward) -> dict[str, Judge]:
+    """Its verifiers by name; a reward that is one verifier is the part called by its kind."""
+    return dict(reward.parts) if isinstance(reward, CombinedReward) else {reward.kind: reward}

@@ -8,9 +8,12 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from configs.base import AbsolutePath, Section
-from configs.reward import GenevalJudge, GenevalReward, Reward
+from configs.reward import Reward
+from configs.reward_model import RewardModelConfig
+from configs.reward_service import RewardServiceConfig
 from configs.roles import ClusterConfig, DenoiserConfig, LearnerConfig, Placement as Placement, ReasonerConfig
 from configs.sft import ArchitectureConfig as ArchitectureConfig, AutoencoderConfig as AutoencoderConfig, ShapesSftData
+from configs.verifiers import GenevalReward
 
 LowClip = Annotated[float, Field(gt=0, lt=1)]
 
@@ -142,7 +145,7 @@ class EvaluationConfig(Section):
     """Seeds thoughts and noise of every evaluation, whatever the run's own seed: two policies meet the same draws."""
     prompts: Prompts = ShapesPrompts(split="held_out")
     """What to paint."""
-    reward: GenevalJudge | None = None
+    reward: Reward | None = None
     """Who judges evaluations; null is the training reward."""
     images_per_prompt: PositiveInt = 1
     """Pictures of each prompt, each from its own seed."""
@@ -196,8 +199,7 @@ class TrainConfig(Section):
     @property
     def evaluation_reward(self) -> Reward:
         """Who judges evaluations."""
-        judge = self.evaluation.reward
-        return self.reward if judge is None else GenevalReward(**dict(judge))
+        return self.evaluation.reward or self.reward
 
     @model_validator(mode="after")
     def _batches_divide(self) -> Self:
@@ -261,4 +263,4 @@ class SftConfig(Section):
         return self
 
 
-Config = Annotated[TrainConfig | SftConfig, Field(discriminator="task")]
+Config = Annotated[TrainConfig | SftConfig | RewardServiceConfig | RewardModelConfig, Field(discriminator="task")]

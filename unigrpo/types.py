@@ -111,3 +111,5 @@ class ScoreFailure:
 
     reason: str
     """What went wrong, quoting the offending answer."""
+    outage: bool = False
+    """True when no answer could be had (no judge there, time ran out), False when one came and was wrong."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from configs.reward import GenevalReward, RandomReward
+from configs.reward import Reward, parts_of
 from reward_server.verifiers.base import Verifier
 from reward_server.verifiers.geneval import GenevalVerifier
 from reward_server.verifiers.random import RandomVerifier
@@ -12,6 +12,7 @@ VERIFIERS: dict[str, type[Verifier]] = {"geneval": GenevalVerifier, "random": Ra
 """The verifier of each `reward.kind`."""
 
 
-def validate_metadata(config: GenevalReward | RandomReward, metadata: Mapping[str, Any]) -> None:
-    """Raise ValueError for a prompt that the configured verifier could not judge fairly. Loads no model."""
-    VERIFIERS[config.kind].validate_metadata(config, metadata)
+def validate_metadata(reward: Reward, metadata: Mapping[str, Any]) -> None:
+    """Raise ValueError for a prompt that a verifier of the reward could not judge fairly. Loads no model."""
+    for part in parts_of(reward).values():
+        VERIFIERS[part.kind].validate_metadata(part, metadata)

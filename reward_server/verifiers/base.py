@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -12,10 +12,23 @@ log = logging.getLogger(__name__)
 
 
 class Verifier(Protocol):
-    """One judge. It sees prompt and picture, never the thought. Its config is its own variant of configs.reward.Reward."""
+    """One judge. It sees prompt and picture, never the thought. Its config is its own variant of configs.verifiers.Verifier."""
 
-    breakdown_keys: ClassVar[frozenset[str]]
-    """Partial scores and reasons that each of its breakdowns carries; the server refuses one that lacks any."""
+    @property
+    def version(self) -> str:
+        """Names everything that decides a score: a remembered verdict counts only for the version that gave it."""
+
+    @property
+    def breakdown_keys(self) -> frozenset[str]:
+        """Partial scores and reasons that each of its breakdowns carries; the server refuses one that lacks any."""
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Least and greatest value of a score; the server refuses one outside."""
+
+    @property
+    def num_retries(self) -> int:
+        """Calls to endpoints that it repeated so far."""
 
     def __init__(self, config: Any) -> None: ...
 
@@ -25,6 +38,14 @@ class Verifier(Protocol):
 
     def score(self, prompts: Sequence[Prompt], images: Sequence[Tensor]) -> list[Score | ScoreFailure]:
         """One verdict an item, in order; images are [H, W, 3] uint8. What goes wrong with one item fails that item alone."""
+
+
+class LocalVerifier:
+    """What verifiers that call nobody have in common."""
+
+    version = "1"
+    num_retries = 0
+    bounds = (0.0, 1.0)
 
 
 def judge_each(

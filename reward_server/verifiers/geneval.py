@@ -7,15 +7,15 @@ finding objects and naming colours, which is the detector's part.
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor
 
-from configs.reward import GenevalReward
+from configs.verifiers import GenevalReward
 from reward_server.clauses import clauses, graded, strict
 from reward_server.detections import Detection, Detector, relations, select
 from reward_server.requirements import Group, Requirements, validate_metadata
-from reward_server.verifiers.base import judge_each
+from reward_server.verifiers.base import LocalVerifier, judge_each
 from unigrpo.shapes import world
 from unigrpo.shapes.detect import detect
 from unigrpo.types import Prompt, Score, ScoreFailure
@@ -108,10 +108,10 @@ def eye(config: GenevalReward) -> Eye:
     return EYES[config.detector]
 
 
-class GenevalVerifier:
+class GenevalVerifier(LocalVerifier):
     """Judges by what the detector sees; trains on the score the config chooses and reports all three."""
 
-    breakdown_keys: ClassVar = frozenset({"strict", "graded", "geneval", "reason", "unmet"})
+    breakdown_keys = frozenset({"strict", "graded", "geneval", "reason", "unmet"})
 
     def __init__(self, config: GenevalReward) -> None:
         self._chosen = config.score

@@ -2,19 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor
 
-from configs.reward import RandomReward
-from reward_server.verifiers.base import judge_each
+from configs.verifiers import RandomReward
+from reward_server.verifiers.base import LocalVerifier, judge_each
 from unigrpo.types import Prompt, Score, ScoreFailure
 
 
-class RandomVerifier:
+class RandomVerifier(LocalVerifier):
     """Draws a number from the picture's bytes: the same picture always gets the same one."""
 
-    breakdown_keys: ClassVar = frozenset({"random"})
+    breakdown_keys = frozenset({"random"})
 
     def __init__(self, config: RandomReward) -> None:
         pass

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cluster.prompts import PromptStream, load_prompts
-from configs.reward import GenevalReward
+from configs.verifiers import GenevalReward
 from configs.schema import FilePrompts, ShapesPrompts
 from unigrpo.types import Prompt
 

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from configs.load import ConfigError, check_files, dump, load, model_folder, parse, still_to_be_given
-from configs.reward import GenevalReward
+from configs.verifiers import GenevalReward
 from configs.schema import FilePrompts, TrainConfig, VelocityMse
 
 QUICKSTART = Path("configs/quickstart.yaml")

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from configs.reward import GenevalReward
+from configs.verifiers import GenevalReward
 from reward_server.requirements import Requirements
 from reward_server.verifiers import validate_metadata
 from reward_server.verifiers.geneval import EYES, Eye, GenevalVerifier, PublishedVerdict, published_verdict

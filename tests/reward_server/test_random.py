@@ -2,7 +2,7 @@
 
 import torch
 
-from configs.reward import RandomReward
+from configs.verifiers import RandomReward
 from reward_server.verifiers.random import RandomVerifier, uniform
 from tests.reward_server.fakes import prompt
 from unigrpo.types import Score

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from configs.reward import GenevalReward, RandomReward
+from configs.verifiers import GenevalReward, RandomReward
 from reward_server.server import RewardServer, Tally
 from reward_server.verifiers import VERIFIERS
 from tests.reward_server.fakes import prompt

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from configs.reward import GenevalReward
+from configs.verifiers import GenevalReward
 from reward_server.server import RewardServer
 from reward_server.verifiers import validate_metadata
 from unigrpo.shapes.plan import corrupt_plan, draw_plan

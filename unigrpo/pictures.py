@@ -1,0 +1,61 @@
+"""Pictures to and from bytes, with limits that hold before anything is decoded.
+
+Transparent pixels are laid over white, palettes and grey become RGB, EXIF rotation is applied; what has several frames, more
+than 8 bits a channel or another format is refused.
+"""
+
+from collections.abc import Collection
+from io import BytesIO
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+FORMATS = ("PNG", "WEBP")
+"""What is read unless more is asked for: the formats of the reward protocol."""
+MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA"})
+"""Pillow's modes of 8 bits or less a channel that become RGB without loss of meaning."""
+MAX_PIXELS = 4096 * 4096
+
+
+def decode_picture(content: bytes, *, max_pixels: int = MAX_PIXELS, formats: Collection[str] = FORMATS) -> Tensor:
+    """[H, W, 3] uint8 from an encoded picture.
+
+    Raises ValueError, saying what was given and what is allowed, for bytes that are no whole picture of one of `formats`, more
+    than `max_pixels` pixels (known from the header, before decoding), several frames, or another mode than MODES.
+    """
+    try:
+        with Image.open(BytesIO(content), formats=list(formats)) as picture:
+            _require_modest(picture, max_pixels)
+            picture.load()
+            upright = ImageOps.exif_transpose(picture)
+            return torch.from_numpy(np.array(_on_white(upright)))
+    except (OSError, SyntaxError, EOFError, Image.DecompressionBombError, ZeroDivisionError, OverflowError) as error:
+        raise ValueError(
+            f"{len(content)} bytes are no whole picture ({type(error).__name__}: {error}); send {' or '.join(formats)}"
+        ) from None
+
+
+def encode_png(image_HW3: Tensor) -> bytes:
+    """PNG bytes of a [H, W, 3] uint8 picture; the same picture gives the same bytes."""
+    buffer = BytesIO()
+    Image.fromarray(image_HW3.contiguous().numpy()).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _require_modest(picture: Image.Image, max_pixels: int) -> None:
+    if picture.width * picture.height > max_pixels:
+        raise ValueError(f"the picture has {picture.width} x {picture.height} pixels; {max_pixels} are allowed")
+    if getattr(picture, "n_frames", 1) != 1:
+        raise ValueError("the picture has several frames; send one")
+    if picture.mode not in MODES:
+        raise ValueError(f"the picture has mode {picture.mode}; send 8 bits a channel, one of {', '.join(sorted(MODES))}")
+
+
+def _on_white(picture: Image.Image) -> Image.Image:
+    if not picture.has_transparency_data:
+        return picture.convert("RGB")
+    layer = picture.convert("RGBA")
+    white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, layer).convert("RGB")
