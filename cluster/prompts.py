@@ -6,6 +6,7 @@ from functools import partial
 
 from configs.reward import Reward
 from configs.schema import Prompts
+from reward_server.benchmarks import EXAM
 from reward_server.verifiers import validate_metadata
 from unigrpo.prompts import read_prompt_file
 from unigrpo.seeds import derive_seed
@@ -35,5 +36,6 @@ def load_prompts(config: Prompts, reward: Reward) -> Sequence[Prompt]:
     """The prompt set a config names. Raises ValueError naming file and line where it is broken or `reward` could not judge."""
     if config.kind == "shapes":
         return shapes_prompts(config.split)
-    assert config.path is not None, "checked before anything starts"
-    return read_prompt_file(config.path, check=partial(validate_metadata, reward))
+    path = EXAM if config.kind == "exam" else config.path
+    assert path is not None, "checked before anything starts"
+    return read_prompt_file(path, check=partial(validate_metadata, reward))

@@ -40,7 +40,13 @@ class FilePrompts(Section):
     """JSONL in GenEval's metadata format, one prompt a line; null is still to be given."""
 
 
-Prompts = Annotated[ShapesPrompts | FilePrompts, Field(discriminator="kind")]
+class ExamPrompts(Section):
+    """The exam benchmark of this project: 150 prompts with 3 to 8 exam points each."""
+
+    kind: Literal["exam"] = "exam"
+
+
+Prompts = Annotated[ShapesPrompts | FilePrompts | ExamPrompts, Field(discriminator="kind")]
 
 
 class RolloutConfig(Section):
