@@ -1,0 +1,1 @@
+"""Calling judges over the network."""
