@@ -24,6 +24,7 @@ class Policy(Section):
 class Judge(Policy):
     """What every verifier has: how many actors judge, where, and how much at once."""
 
+    kind: str
     num_workers: PositiveInt = 1
     """Reward actors."""
     placement: Placement = Placement()

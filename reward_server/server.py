@@ -1,19 +1,24 @@
 """The reward server: one verifier, and the rule that a failure is never a number.
 
-A plain class; cluster/actors.py makes it a Ray actor. It asks its verifier once a call and never retries: whoever calls knows
-the other workers, and asks one of them again up to `reward.max_retries` times for the items that failed. What the caller did
-wrong (lists of unequal length, something that is no picture) is raised; what goes wrong while judging is a ScoreFailure.
+A plain class; cluster/actors.py makes it a Ray actor and cluster/reward_service.py a deployment of Ray Serve. It asks its
+verifier once a picture and never again for the same one: verdicts are remembered by content. It never retries: whoever calls
+knows the other workers, and asks again for the items that failed. What the caller did wrong (lists of unequal length, something
+that is no picture) is raised; what goes wrong while judging is a ScoreFailure.
 """
 
+import json
 import logging
 import math
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Self
 
 import torch
 from torch import Tensor
 
-from configs.reward import Reward
+from configs.verifiers import Judge
 from reward_server.verifiers import VERIFIERS
 from unigrpo.types import Prompt, Score, ScoreFailure
 
@@ -22,22 +27,31 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tally:
-    """What one server was asked since it started. Example: Tally(asked=64, failed=1)."""
+    """What one server was asked since it started. Example: Tally(asked=64, cached=0, failed=1, retried=2)."""
 
-    asked: int
+    asked: int = 0
     """Verdicts asked for; an item that is asked again counts again."""
-    failed: int
+    cached: int = 0
+    """Of these, answered from memory."""
+    failed: int = 0
     """Of these, answered with a ScoreFailure."""
+    retried: int = 0
+    """Calls to endpoints that the verifier repeated."""
+
+    def __sub__(self, earlier: Self) -> "Tally":
+        """What came since `earlier`."""
+        return Tally(**{name: getattr(self, name) - getattr(earlier, name) for name in self.__slots__})
 
 
 class RewardServer:
     """Judges pictures with the configured verifier."""
 
-    def __init__(self, config: Reward) -> None:
+    def __init__(self, config: Judge) -> None:
         self._kind = config.kind
+        self._batch_size = config.batch_size
         self._verifier = VERIFIERS[config.kind](config)
-        self._asked = 0
-        self._failed = 0
+        self._remembered = Memory(config.cache_entries)
+        self._asked = self._cached = self._failed = 0
 
     def score(self, prompts: Sequence[Prompt], images: Sequence[Tensor]) -> list[Score | ScoreFailure]:
         """One verdict an item, in order: a score whose numbers are all finite, or a failure that quotes the reason.
@@ -52,14 +66,37 @@ class RewardServer:
                 raise ValueError(
                     f"got an image {list(image.shape)} {image.dtype} on {image.device}; give [H, W, 3] uint8 on cpu"
                 )
-        verdicts = [self._checked(verdict) for verdict in self._ask(prompts, images)]
-        self._asked += len(verdicts)
-        self._failed += sum(isinstance(verdict, ScoreFailure) for verdict in verdicts)
-        return verdicts
+        keys = [content_key(self._verifier.version, prompt, image) for prompt, image in zip(prompts, images, strict=True)]
+        verdicts: dict[str, Score | ScoreFailure] = {key: score for key in keys if (score := self._remembered.get(key))}
+        first_places: dict[str, int] = {}
+        for place, key in enumerate(keys):
+            if key not in verdicts:
+                first_places.setdefault(key, place)
+        fresh = list(first_places.items())
+        for first in range(0, len(fresh), self._batch_size):
+            batch = fresh[first : first + self._batch_size]
+            answers = self._ask([prompts[place] for _, place in batch], [images[place] for _, place in batch])
+            for (key, _), answer in zip(batch, answers, strict=True):
+                verdicts[key] = self._checked(answer)
+                self._remembered.put(key, verdicts[key])
+        self._asked += len(keys)
+        self._cached += len(keys) - len(fresh)
+        self._failed += sum(isinstance(verdicts[key], ScoreFailure) for key in keys)
+        return [verdicts[key] for key in keys]
 
     def tally(self) -> Tally:
-        """Verdicts asked for and failed so far."""
-        return Tally(asked=self._asked, failed=self._failed)
+        """What was asked so far."""
+        return Tally(asked=self._asked, cached=self._cached, failed=self._failed, retried=self._verifier.num_retries)
+
+    @property
+    def version(self) -> str:
+        """The verifier's."""
+        return self._verifier.version
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The verifier's least and greatest score."""
+        return self._verifier.bounds
 
     def _ask(self, prompts: Sequence[Prompt], images: Sequence[Tensor]) -> Sequence[object]:
         """The verifier's answers as they come; one failure an item when it breaks or answers another number of them."""
@@ -68,20 +105,65 @@ class RewardServer:
         except Exception as error:
             log.exception("verifier %s failed on %d pictures", self._kind, len(images))
             return [ScoreFailure(reason=f"{self._kind}: {type(error).__name__}: {error}")] * len(images)
-        if len(answers) != len(images):
-            reason = f"{self._kind} answered {len(answers)} verdicts for {len(images)} pictures"
+        if not isinstance(answers, Sequence) or len(answers) != len(images):
+            number = len(answers) if isinstance(answers, Sequence) else type(answers).__name__
+            reason = f"{self._kind} answered {number} verdicts for {len(images)} pictures"
+            log.error(reason)
             return [ScoreFailure(reason=reason)] * len(images)
         return answers
 
     def _checked(self, answer: object) -> Score | ScoreFailure:
-        """The answer itself when it can be trusted, else a failure that quotes it."""
+        """The answer itself when it can be trusted, else a failure that quotes it, in the log too."""
         if isinstance(answer, ScoreFailure):
             return answer
+        if (fault := self._fault(answer)) is None:
+            assert isinstance(answer, Score)
+            return answer
+        log.error("%s answered %s", self._kind, fault)
+        return ScoreFailure(reason=f"{self._kind} answered {fault}")
+
+    def _fault(self, answer: object) -> str | None:
+        """What keeps an answer from being a score."""
         if not isinstance(answer, Score):
-            return ScoreFailure(reason=f"{self._kind} answered no score: {answer!r}")
+            return f"no score: {answer!r}"
         if missing := self._verifier.breakdown_keys - answer.breakdown.keys():
-            return ScoreFailure(reason=f"{self._kind} answered without {sorted(missing)}: {answer!r}")
+            return f"without {sorted(missing)}: {answer!r}"
         numbers = [answer.value, *(part for part in answer.breakdown.values() if not isinstance(part, str))]
-        if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
-            return ScoreFailure(reason=f"{self._kind} answered something that is not a finite number: {answer!r}")
-        return answer
+        if not all(_is_number(number) for number in numbers):
+            return f"something that is not a finite number: {answer!r}"
+        least, most = self._verifier.bounds
+        if not least <= answer.value <= most:
+            return f"{answer.value}, which is not between {least} and {most}: {answer!r}"
+        return None
+
+
+class Memory:
+    """The scores met last, at most `entries` of them; failures are not remembered."""
+
+    def __init__(self, entries: int) -> None:
+        self._entries = entries
+        self._scores: OrderedDict[str, Score] = OrderedDict()
+
+    def get(self, key: str) -> Score | None:
+        """The score remembered under `key`, which counts as met now."""
+        if key in self._scores:
+            self._scores.move_to_end(key)
+        return self._scores.get(key)
+
+    def put(self, key: str, verdict: Score | ScoreFailure) -> None:
+        """Remember a score and forget the one met longest ago."""
+        if isinstance(verdict, Score):
+            self._scores[key] = verdict
+            while len(self._scores) > self._entries:
+                self._scores.popitem(last=False)
+
+
+def content_key(version: str, prompt: Prompt, image_HW3: Tensor) -> str:
+    """A hash of all that decides a verdict: the verifier's version, the prompt with its metadata, the picture."""
+    given = [version, prompt.text, dict(prompt.metadata), list(image_HW3.shape)]
+    content = json.dumps(given, sort_keys=True).encode() + image_HW3.contiguous().numpy().tobytes()
+    return blake2b(content, digest_size=16).hexdigest()
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

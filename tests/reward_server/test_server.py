@@ -11,18 +11,21 @@ import torch
 from torch import Tensor
 
 from configs.verifiers import GenevalReward, RandomReward
-from reward_server.server import RewardServer, Tally
+from reward_server.server import RewardServer, Tally, content_key
 from reward_server.verifiers import VERIFIERS
+from reward_server.verifiers.base import LocalVerifier
 from tests.reward_server.fakes import prompt
 from unigrpo.types import Prompt, Score, ScoreFailure
 
-IMAGE = torch.zeros(8, 8, 3, dtype=torch.uint8)
+IMAGES = [torch.full((8, 8, 3), shade, dtype=torch.uint8) for shade in range(8)]
+IMAGE = IMAGES[0]
 
 
-class Puppet:
+class FakeVerifier(LocalVerifier):
     """Answers what a test tells it to."""
 
-    breakdown_keys: ClassVar = frozenset({"part"})
+    breakdown_keys = frozenset({"part"})
+    bounds = (-1.0, 1.0)
     answer: ClassVar[Callable[[Sequence[Tensor]], Any]]
 
     def __init__(self, config: Any) -> None:
@@ -37,10 +40,10 @@ class Puppet:
 
 
 @pytest.fixture
-def server_that(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Sequence[Tensor]], Any]], RewardServer]:
-    def build(answer: Callable[[Sequence[Tensor]], Any]) -> RewardServer:
-        monkeypatch.setitem(VERIFIERS, "random", type("ToldPuppet", (Puppet,), {"answer": staticmethod(answer)}))
-        return RewardServer(RandomReward())
+def server_that(monkeypatch: pytest.MonkeyPatch) -> Callable[..., RewardServer]:
+    def build(answer: Callable[[Sequence[Tensor]], Any], **settings: Any) -> RewardServer:
+        monkeypatch.setitem(VERIFIERS, "random", type("ToldVerifier", (FakeVerifier,), {"answer": staticmethod(answer)}))
+        return RewardServer(RandomReward(**settings))
 
     return build
 
@@ -50,7 +53,7 @@ GOOD = Score(value=0.0, breakdown={"part": 0.5, "reason": "none"})
 
 def test_good_scores_pass_zero_among_them(server_that: Any) -> None:
     server = server_that(lambda images: [GOOD] * len(images))
-    assert server.score([prompt({})] * 2, [IMAGE] * 2) == [GOOD, GOOD]
+    assert server.score([prompt({})] * 2, IMAGES[:2]) == [GOOD, GOOD]
     assert server.score([], []) == []
     assert server.tally() == Tally(asked=2, failed=0)
 
@@ -65,13 +68,16 @@ def test_good_scores_pass_zero_among_them(server_that: Any) -> None:
         (Score(value=None, breakdown={"part": 1.0}), "None"),  # type: ignore[arg-type]
         (Score(value=1.0, breakdown={"part": None}), "None"),  # type: ignore[dict-item]
         (Score(value=1.0, breakdown={}), "without ['part']"),
+        (Score(value=True, breakdown={"part": 1.0}), "True"),
+        (Score(value=1.01, breakdown={"part": 1.0}), "not between -1.0 and 1.0"),
+        (Score(value=-1.01, breakdown={"part": 1.0}), "not between -1.0 and 1.0"),
         (0.7, "0.7"),
         (None, "None"),
     ],
 )
 def test_an_answer_that_is_no_score_fails_its_item_and_is_quoted(server_that: Any, answer: Any, quoted: str) -> None:
     server = server_that(lambda images: [GOOD, answer, GOOD])
-    first, failure, third = server.score([prompt({})] * 3, [IMAGE] * 3)
+    first, failure, third = server.score([prompt({})] * 3, IMAGES[:3])
     assert first == third == GOOD
     assert isinstance(failure, ScoreFailure)
     assert quoted in failure.reason
@@ -82,7 +88,7 @@ def test_an_answer_that_is_no_score_fails_its_item_and_is_quoted(server_that: An
 def test_a_wrong_number_of_answers_fails_every_item(server_that: Any, number: int) -> None:
     server = server_that(lambda images: [GOOD] * number)
     reason = f"random answered {number} verdicts for 2 pictures"
-    assert server.score([prompt({})] * 2, [IMAGE] * 2) == [ScoreFailure(reason=reason)] * 2
+    assert server.score([prompt({})] * 2, IMAGES[:2]) == [ScoreFailure(reason=reason)] * 2
 
 
 def test_a_broken_verifier_fails_every_item_and_the_next_call_is_free_of_it(
@@ -97,11 +103,61 @@ def test_a_broken_verifier_fails_every_item_and_the_next_call_is_free_of_it(
 
     server = server_that(answer)
     with caplog.at_level(logging.ERROR):
-        failed = server.score([prompt({})] * 2, [IMAGE] * 2)
+        failed = server.score([prompt({})] * 2, IMAGES[:2])
     assert failed == [ScoreFailure(reason="random: ConnectionError: judge unreachable")] * 2
     assert "Traceback" in caplog.text
     assert server.score([prompt({})], [IMAGE]) == [GOOD]
     assert server.tally() == Tally(asked=3, failed=2)
+
+
+def test_nothing_is_judged_twice_that_has_a_score(server_that: Any) -> None:
+    seen: list[int] = []
+    broken = {2}
+
+    def answer(images: Sequence[Tensor]) -> list[Score | ScoreFailure]:
+        shades = [int(image[0, 0, 0]) for image in images]
+        seen.extend(shades)
+        return [ScoreFailure(reason="blind") if shade in broken else GOOD for shade in shades]
+
+    server = server_that(answer, cache_entries=4)
+    order = [IMAGES[shade] for shade in (1, 1, 2, 3)]
+    first = server.score([prompt({})] * 4, order)
+    assert seen == [1, 2, 3]
+    assert [isinstance(verdict, Score) for verdict in first] == [True, True, False, True]
+    broken.clear()
+    assert server.score([prompt({})] * 4, order) == [GOOD] * 4
+    assert seen == [1, 2, 3, 2]
+    server.score([prompt({"other": 1})], [IMAGES[1]])
+    server.score([Prompt(index=0, text="another", metadata={})], [IMAGES[1]])
+    assert seen == [1, 2, 3, 2, 1, 1]
+    assert server.tally() == Tally(asked=10, cached=4, failed=1)
+    server.score([prompt({})], [IMAGES[2]])
+    assert seen[-1] == 1, "one of the four met last"
+    server.score([prompt({})], [IMAGES[1]])
+    assert len(seen) == 7, "met longest ago, and so forgotten"
+
+
+def test_a_picture_of_another_shape_or_a_verifier_of_another_version_is_judged_anew() -> None:
+    wide, high = torch.zeros(4, 8, 3, dtype=torch.uint8), torch.zeros(8, 4, 3, dtype=torch.uint8)
+    keys = {content_key(version, prompt({}), image) for version in ("1", "2") for image in (wide, high)}
+    assert len(keys) == 4
+    assert content_key("1", prompt({"a": 1, "b": 2}), wide) == content_key("1", prompt({"b": 2, "a": 1}), wide)
+
+
+def test_a_verifier_is_asked_in_batches(server_that: Any) -> None:
+    sizes: list[int] = []
+
+    def answer(images: Sequence[Tensor]) -> list[Score]:
+        sizes.append(len(images))
+        return [GOOD] * len(images)
+
+    assert server_that(answer, batch_size=3).score([prompt({})] * 8, IMAGES) == [GOOD] * 8
+    assert sizes == [3, 3, 2]
+
+
+def test_what_came_between_two_tallies() -> None:
+    later, earlier = Tally(asked=9, cached=4, failed=2, retried=5), Tally(asked=4, cached=4, failed=1, retried=0)
+    assert later - earlier == Tally(asked=5, cached=0, failed=1, retried=5)
 
 
 @pytest.mark.parametrize(
