@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from unigrpo.algo.advantage import group_advantages, zero_variance
+from unigrpo.algo.advantage import decoupled_advantages, group_advantages, zero_variance
 
 # Shapes: P prompts, G siblings of one prompt.
 
@@ -52,3 +52,34 @@ def test_only_the_groups_without_variance_are_counted() -> None:
 def test_rewards_that_are_not_finite_are_refused(bad: float) -> None:
     with pytest.raises(ValueError, match="group 1 holds a reward that is not finite"):
         group_advantages(torch.tensor([[0.0, 1.0], [bad, 1.0]]))
+
+
+def test_decoupled_advantages_by_hand() -> None:
+    """Two groups of two: (r - mean) / std is +-1 for any spread, so the sum is 2 + 1 or 2 - 1, and its deviation sqrt(5)."""
+    quality_PG, style_PG = torch.tensor([[0.0, 1.0], [0.0, 100.0]]), torch.tensor([[5.0, 6.0], [0.2, 0.1]])
+    advantages_PG = decoupled_advantages(torch.stack([quality_PG, style_PG]), [2.0, 1.0])
+    expected_PG = torch.tensor([[-3.0, 3.0], [-1.0, 1.0]], dtype=torch.float64) / 5**0.5
+    torch.testing.assert_close(advantages_PG, expected_PG, atol=5e-5, rtol=0)
+
+
+def test_a_reward_alone_is_scaled_over_the_batch() -> None:
+    rewards_PG = torch.rand(5, 4, generator=torch.Generator().manual_seed(0))
+    whole = decoupled_advantages(rewards_PG[None], [3.0])
+    alone = group_advantages(rewards_PG)
+    torch.testing.assert_close(whole, alone / alone.std(correction=0), atol=1e-5, rtol=0)
+    torch.testing.assert_close(whole.mean(1), torch.zeros(5, dtype=torch.float64), atol=1e-12, rtol=0)
+
+
+def test_a_part_without_variance_teaches_nothing_and_neither_do_all() -> None:
+    flat_PG, rewards_PG = torch.full((2, 3), 0.7), torch.tensor([[0.0, 1.0, 0.5], [1.0, 1.0, 0.0]])
+    torch.testing.assert_close(
+        decoupled_advantages(torch.stack([flat_PG, rewards_PG]), [9.0, 1.0]), decoupled_advantages(rewards_PG[None], [1.0])
+    )
+    assert not decoupled_advantages(torch.stack([flat_PG, flat_PG]), [1.0, 1.0]).any()
+
+
+def test_decoupled_advantages_refuse_what_is_no_reward() -> None:
+    with pytest.raises(ValueError, match="not finite"):
+        decoupled_advantages(torch.tensor([[[0.0, 1.0]], [[0.0, torch.nan]]]), [1.0, 1.0])
+    with pytest.raises(ValueError, match="2 weights for 1 rewards"):
+        decoupled_advantages(torch.zeros(1, 2, 2), [1.0, 1.0])
