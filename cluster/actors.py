@@ -17,12 +17,13 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from cluster.placement import Ask, require_room, reserve
 from cluster.wait import wait_all
-from configs.reward import Reward
+from configs.reward import Reward, parts_of
 from configs.roles import ClusterConfig, Placement
 from configs.schema import SftConfig, TrainConfig
+from configs.verifiers import Judge
 from learner.batch import MiniBatch
 from learner.learner import Learner
-from reward_server.server import RewardServer
+from reward_server.server import RewardServer, Tally
 from rollout_workers.denoiser import Denoiser
 from rollout_workers.reasoner import Reasoner, reasoner_environment
 from unigrpo.types import Painting, Prompt, Score, ScoreFailure, Thought, Trajectory
@@ -81,13 +82,17 @@ class DenoiserActor(Built[Denoiser]):
 
 
 class RewardActor(Built[RewardServer]):
-    """A reward server that judges the siblings of one prompt."""
+    """A reward server of one verifier that judges siblings of one prompt."""
 
     kind = RewardServer
 
-    def judge(self, prompt: Prompt, paintings: Sequence[Painting]) -> list[Score | ScoreFailure]:
-        """One verdict a sibling."""
-        return self.built.score([prompt] * len(paintings), [painting.image_HW3 for painting in paintings])
+    def judge(
+        self, prompt: Prompt, paintings: Sequence[Painting], places: Sequence[int]
+    ) -> tuple[list[Score | ScoreFailure], Tally]:
+        """One verdict for each of `places` in `paintings`, and what was asked for it."""
+        before = self.built.tally()
+        verdicts = self.built.score([prompt] * len(places), [paintings[place].image_HW3 for place in places])
+        return verdicts, self.built.tally() - before
 
 
 class LearnerActor:
@@ -212,16 +217,26 @@ def denoiser_role(config: TrainConfig) -> Role:
     )
 
 
-def reward_role(name: str, reward: Reward) -> Role:
-    """The judges of training or of evaluations."""
+def reward_roles(name: str, reward: Reward) -> list[Role]:
+    """The judges of training or of evaluations: one role for each verifier, named `name` or, of several, `name.parts.PART`."""
+    parts = parts_of(reward)
+    return [_judge_role(part_role(name, part, parts), judge) for part, judge in parts.items()]
+
+
+def _judge_role(name: str, judge: Judge) -> Role:
     return Role(
         name=name,
         actor=RewardActor,
-        placement=reward.placement,
-        num_workers=reward.num_workers,
-        arguments=lambda _: (reward,),
-        environment=_threads(reward.placement),
+        placement=judge.placement,
+        num_workers=judge.num_workers,
+        arguments=lambda _: (judge,),
+        environment=_threads(judge.placement),
     )
+
+
+def part_role(name: str, part: str, parts: Mapping[str, Judge]) -> str:
+    """The config section of one verifier."""
+    return name if len(parts) == 1 else f"{name}.parts.{part}"
 
 
 def _start(role: Role, group: PlacementGroup, index: int) -> ActorHandle:

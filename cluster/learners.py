@@ -3,24 +3,25 @@
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from ray import ObjectRef
 from ray.actor import ActorHandle
 
+from cluster.advantages import advantages_of
 from cluster.faults import Unscored
 from cluster.rollouts import Group
 from cluster.sharding import shard, split
 from cluster.wait import wait_all
+from configs.reward import Reward
 from learner.batch import MiniBatch
-from unigrpo.algo.advantage import group_advantages
 from unigrpo.types import Given, Sample, Thought
 
 
 class LearnerGroup:
     """Every call goes to all ranks at once, since most are collective."""
 
-    def __init__(self, ranks: Sequence[ActorHandle], *, timeout: float) -> None:
-        self.ranks, self._timeout = ranks, timeout
+    def __init__(self, ranks: Sequence[ActorHandle], *, timeout: float, reward: Reward | None = None) -> None:
+        """`reward` decides how scores become advantages; fine-tuning has none."""
+        self.ranks, self._timeout, self._reward = ranks, timeout, reward
 
     def restore(self) -> int:
         """Load the newest complete checkpoint on every rank; the step it was written at, 0 if there is none."""
@@ -35,8 +36,8 @@ class LearnerGroup:
         """
         if not groups_P:
             raise Unscored(f"every group of step {step} was dropped for a failed score; see the reward actors' logs")
-        rewards_PG = torch.tensor([[score.value for score in group.scores] for group in groups_P], dtype=torch.float64)
-        advantages_PG = group_advantages(rewards_PG).tolist()
+        assert self._reward is not None, "reinforcement learning has a reward"
+        advantages_PG = advantages_of(groups_P, self._reward).tolist()
         shares: list[list[MiniBatch[Sample]]] = [[] for _ in self.ranks]
         trajectories: list[list[ObjectRef]] = [[] for _ in self.ranks]
         for places in split(range(len(groups_P)), mini_batches):

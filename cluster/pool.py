@@ -4,10 +4,11 @@ A worker that died is started again by Ray; here its piece goes back to the queu
 it is given another. Timing decides who takes a piece and when, never what a piece holds.
 """
 
+import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,8 +18,10 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayTaskError
 
 from cluster.faults import Lost
-from cluster.wait import wait_any
+from cluster.wait import stalled, wait_any
 from unigrpo.errors import NotServing
+
+log = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 4
 """Workers one piece may be lost with before the run ends: a piece that kills every worker is a fault of its own."""
@@ -34,7 +37,32 @@ class Job:
     """Starts it on a worker; the first reference says when it has ended."""
     done: Callable[[Sequence[ObjectRef]], None]
     """Takes the references of a job that ended well."""
+    not_before: float = 0.0
+    """Earliest start (time.monotonic)."""
+    restart_after: float | None = None
+    """Seconds on a worker before the worker counts as hung and is started again; None leaves it to the run's deadline."""
     attempts: int = 0
+
+
+@dataclass(kw_only=True, eq=False)
+class Busy:
+    """A call under way."""
+
+    index: int
+    """Of its worker."""
+    job: Job | None
+    """None while a lost worker is revived."""
+    refs: Sequence[ObjectRef]
+    started: float = field(default_factory=time.monotonic)
+    ended: bool = False
+    """Its worker hung and was ended; Ray will say so."""
+
+    def deadline(self, timeout: float) -> float:
+        """When it should have ended (time.monotonic); `timeout` in seconds holds where its job says nothing else."""
+        own = self.job.restart_after if self.job else None
+        if own is None:
+            return self.started + timeout
+        return self.started + own + (timeout if self.ended else 0.0)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -46,50 +74,74 @@ class Pool:
     revive: Callable[[ActorHandle], ObjectRef]
     """Waits for a lost worker to be back and, where the role has weights, fills it again."""
     queue: deque[Job] = field(default_factory=deque)
-    busy: dict[ObjectRef, tuple[int, Job | None, Sequence[ObjectRef], float]] = field(default_factory=dict)
+    busy: dict[ObjectRef, Busy] = field(default_factory=dict)
     spans: list[tuple[float, float]] = field(default_factory=list)
     """(start, end) in seconds of every job since the batch began, for the time a stage was busy."""
 
     def seconds(self) -> float:
         """Seconds in which at least one worker was busy, over the spans noted so far."""
-        total, reached = 0.0, -math.inf
-        for start, end in sorted(self.spans):
-            total += max(0.0, end - max(start, reached))
-            reached = max(reached, end)
-        return total
+        return covered(self.spans)
 
     def add(self, job: Job) -> None:
         """Queue a job."""
         self.queue.append(job)
 
     def dispatch(self) -> None:
-        """Give the oldest jobs to the workers that are free."""
-        taken = {index for index, *_ in self.busy.values()}
+        """Give the oldest jobs that may start to the workers that are free."""
+        now = time.monotonic()
+        taken = {busy.index for busy in self.busy.values()}
         for index, worker in enumerate(self.workers):
-            if index not in taken and self.queue:
-                job = self.queue.popleft()
+            job = next((job for job in self.queue if job.not_before <= now), None)
+            if job is None:
+                return
+            if index not in taken:
+                self.queue.remove(job)
                 refs = job.submit(worker)
-                self.busy[refs[0]] = (index, job, refs, time.perf_counter())
+                self.busy[refs[0]] = Busy(index=index, job=job, refs=refs)
 
     def pending(self) -> dict[ObjectRef, str]:
-        """What runs where, for the wait and its message."""
+        """What runs where, for messages."""
         return {
-            ref: f"{job.name if job else 'revival'} on {self.role} {index}" for ref, (index, job, _, _) in self.busy.items()
+            ref: f"{busy.job.name if busy.job else 'revival'} on {self.role} {busy.index}" for ref, busy in self.busy.items()
         }
+
+    def next_event(self, timeout: float) -> float:
+        """When something is to be done even if no call ends (time.monotonic), inf for never.
+
+        timeout: seconds that a call may take whose job says nothing else.
+        """
+        deadlines = (busy.deadline(timeout) for busy in self.busy.values())
+        starts = (job.not_before for job in self.queue if len(self.busy) < len(self.workers))
+        return min([*deadlines, *starts], default=math.inf)
+
+    def expire(self, timeout: float) -> None:
+        """End the workers whose call is past its deadline and whose job asks for it.
+
+        timeout: seconds, as in next_event. Raises Stalled, naming all that is pending, for any other such call.
+        """
+        now = time.monotonic()
+        for ref, busy in self.busy.items():
+            if now < busy.deadline(timeout):
+                continue
+            if busy.ended or busy.job is None or busy.job.restart_after is None:
+                raise stalled(self.pending().values(), timeout=now - busy.started)
+            log.warning("%s did not end in %g s: starting the worker again", self.pending()[ref], busy.job.restart_after)
+            busy.ended = True
+            ray.kill(self.workers[busy.index], no_restart=False)
 
     def finish(self, ref: ObjectRef) -> None:
         """Take the outcome of a call that ended: hand it on, or requeue it when its worker was lost."""
-        index, job, refs, started = self.busy.pop(ref)
+        busy = self.busy.pop(ref)
         try:
             ray.get(ref)
         except (RayActorError, RayTaskError) as error:
-            if job is None or not _lost_its_state(error):
+            if busy.job is None or not _lost_its_state(error):
                 raise
-            self._recover(index, job, error)
+            self._recover(busy.index, busy.job, error)
             return
-        if job is not None:
-            self.spans.append((started, time.perf_counter()))
-            job.done(refs)
+        if busy.job is not None:
+            self.spans.append((busy.started, time.monotonic()))
+            busy.job.done(busy.refs)
 
     def _recover(self, index: int, job: Job, error: Exception) -> None:
         job.attempts += 1
@@ -97,23 +149,38 @@ class Pool:
             raise Lost(f"{job.name} was lost with {job.attempts} workers of {self.role}; the last: {error}") from error
         self.queue.appendleft(job)
         ref = self.revive(self.workers[index])
-        self.busy[ref] = (index, None, [ref], time.perf_counter())
+        self.busy[ref] = Busy(index=index, job=None, refs=[ref])
 
 
 def drive(pools: Sequence[Pool], *, timeout: float, watch: Callable[[], Any] = lambda: None) -> None:
     """Run until every queue is empty and every worker idle.
 
-    timeout: seconds without any call ending before the run ends. watch: called after each change, for the terminal view.
+    timeout: seconds one call may take, where its job says nothing else, before the run ends. watch: called after each change,
+    for the terminal view. Raises Stalled, naming what is pending, for a call past its deadline.
     """
     while True:
         for pool in pools:
+            pool.expire(timeout)
             pool.dispatch()
         watch()
-        pending = {ref: (name, pool) for pool in pools for ref, name in pool.pending().items()}
-        if not pending:
+        pending = {ref: pool for pool in pools for ref in pool.busy}
+        if not pending and not any(pool.queue for pool in pools):
             return
-        for ref in wait_any({ref: name for ref, (name, _) in pending.items()}, timeout=timeout):
-            pending[ref][1].finish(ref)
+        left = max(0.0, min(pool.next_event(timeout) for pool in pools) - time.monotonic())
+        if pending:
+            for ref in wait_any(pending, timeout=left):
+                pending[ref].finish(ref)
+        else:
+            time.sleep(left)  # nothing runs: every job waits for its time
+
+
+def covered(spans: Iterable[tuple[float, float]]) -> float:
+    """Seconds that at least one of the (start, end) spans covers."""
+    total, reached = 0.0, -math.inf
+    for start, end in sorted(spans):
+        total += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    return total
 
 
 def _lost_its_state(error: Exception) -> bool:

@@ -8,8 +8,11 @@ import torch
 
 from cluster.prompts import load_prompts
 from configs.load import ConfigError, check_files, model_folder, still_to_be_given
+from configs.reward import parts_of
+from configs.reward_model import RewardModelConfig
+from configs.reward_service import RewardServiceConfig
+from configs.schema import Config, FilePrompts, SftConfig, ShapesPrompts, TrainConfig, VelocityMse
 from configs.verifiers import GenevalReward
-from configs.schema import Config, FilePrompts, SftConfig, TrainConfig, VelocityMse
 from rollout_workers.cache import require_cache
 from unigrpo.algo.flow import rescale_to_elements
 from unigrpo.layout import reasoner_prompt_ids
@@ -27,6 +30,14 @@ def resolved(config: Config) -> Iterator[str]:
     """
     if isinstance(config, SftConfig):
         yield f"{config.steps} updates of {config.batch_size} items with {config.noise_draws} noise draws each"
+        return
+    if isinstance(config, RewardModelConfig):
+        yield f"{config.steps} updates of {config.batch_size} pictures each"
+        return
+    if isinstance(config, RewardServiceConfig):
+        check_files(config)
+        judges = ", ".join(f"{name} ({part.kind})" for name, part in parts_of(config.reward).items())
+        yield f"{judges}, {config.replicas.least} to {config.replicas.most} replicas each, at {config.host}:{config.port}"
         return
     known = check(config, evaluates=config.evaluation.every is not None)
     rollout, sampler, algorithm = config.rollout, config.sampler, config.algorithm
@@ -145,7 +156,13 @@ def count_prompts(config: TrainConfig, tokenizer: Tokenizer, model: BagelConfig)
         raise ConfigError(str(error)) from None
     distinct = len({prompt.text for prompt in training})
     if distinct < config.rollout.prompts_per_step:
-        source = config.prompts.path if isinstance(config.prompts, FilePrompts) else f"the {config.prompts.split} split"
+        match config.prompts:
+            case FilePrompts(path=path):
+                source = str(path)
+            case ShapesPrompts(split=split):
+                source = f"the {split} split"
+            case _:
+                source = "the exam benchmark"
         raise ConfigError(
             f"rollout.prompts_per_step is {config.rollout.prompts_per_step}, but {source} holds {distinct} distinct prompts, "
             "and a step must not hold one twice; lower the first or give more prompts"

@@ -1,20 +1,21 @@
 """Prompts to judged groups: thoughts stream into painting and paintings into judging, whoever is free takes the next piece."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import ray
 from ray import ObjectRef
 from ray.actor import ActorHandle
 
+from cluster.judging import Judges, Tally
 from cluster.pool import Job, Pool, drive
 from cluster.wait import wait_all
 from unigrpo.layout import close_thought
 from unigrpo.seeds import derive_seed
-from unigrpo.types import Painting, Prompt, Score, ScoreFailure, Thought
+from unigrpo.types import Painting, Prompt, Score, Thought
 
 Plan = Callable[[Prompt, int], Sequence[int]]
 """(prompt, sibling) -> token ids of a thought given from outside."""
@@ -55,15 +56,6 @@ class Group:
     """Trajectory, one a sibling; empty when painted deterministically."""
 
 
-@dataclass(kw_only=True)
-class Tally:
-    """What happened to the groups asked for since the last `generate` began."""
-
-    asked: int = 0
-    dropped: int = 0
-    retried_scores: int = 0
-
-
 class Rollouts:
     """Reasoners, denoisers and reward actors as one worker with two verbs: `load` weights, `generate` groups."""
 
@@ -72,31 +64,26 @@ class Rollouts:
         *,
         reasoners: Sequence[ActorHandle],
         denoisers: Sequence[ActorHandle],
-        judges: Sequence[ActorHandle],
-        evaluation_judges: Sequence[ActorHandle] | None,
+        judges: Mapping[str, Judges],
         encode: Callable[[str], Sequence[int]],
         system_ids: Sequence[int],
         eos: int,
-        max_score_retries: int,
         timeout: float,
-        watch: Callable[[Sequence[Pool]], None],
+        watch: Callable[[Sequence[Pool], Tally], None],
     ) -> None:
         self._encode, self._system_ids, self._eos = encode, tuple(system_ids), eos
-        self._max_score_retries = max_score_retries
         self._timeout, self._watch = timeout, watch
         self._version: int | None = None
         self._buckets: list[ObjectRef] = []
         self.thinking = Pool(role="reasoner", workers=reasoners, revive=self._fill)
         self.painting = Pool(role="denoiser", workers=denoisers, revive=self._fill)
-        training = Pool(role="reward", workers=judges, revive=_ready)
-        own = Pool(role="evaluation.reward", workers=evaluation_judges, revive=_ready) if evaluation_judges else training
-        self.judging = {"training": training, "evaluation": own}
-        self.tally = Tally()
+        self.judges = judges
 
     @property
     def pools(self) -> list[Pool]:
         """The stages, in order."""
-        return [self.thinking, self.painting, *dict.fromkeys(self.judging.values())]
+        judging = [pool for judges in dict.fromkeys(self.judges.values()) for pool in judges.pools.values()]
+        return [self.thinking, self.painting, *judging]
 
     def load(self, buckets: list[ObjectRef], *, version: int) -> None:
         """Put published weights into every worker; returns when each serves `version`. Raises Stalled past the deadline."""
@@ -110,14 +97,15 @@ class Rollouts:
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Group]:
         """Think, paint and judge; groups come back in the order of `prompts`, those whose score failed left out and counted."""
-        self.tally = Tally(asked=len(prompts))
+        judges = self.judges[sampling.judge]
+        self.tally = judges.tally = Tally(groups=len(prompts))
         for pool in self.pools:
             pool.spans.clear()
         groups: dict[int, Group] = {}
         for piece in self._pieces(prompts, sampling):
             self._think(piece, sampling, groups)
-        drive(self.pools, timeout=self._timeout, watch=lambda: self._watch(self.pools))
-        self.tally.dropped = len(prompts) - len(groups)
+        drive(self.pools, timeout=self._timeout, watch=lambda: self._watch(self.pools, self.tally))
+        assert self.tally.dropped == len(prompts) - len(groups), "a group is judged or dropped"
         return [groups[place] for place in sorted(groups)]
 
     def _fill(self, worker: ActorHandle) -> ObjectRef:
@@ -181,38 +169,19 @@ class Rollouts:
             paintings, trajectories = refs[1 : 1 + len(piece.prompts)], refs[1 + len(piece.prompts) :]
             size = sampling.group_size
             for place, prompt in enumerate(piece.prompts):
-                self._judge(
-                    piece.first + place,
-                    Unjudged(
-                        prompt=prompt,
-                        given=given_P[place],
-                        thoughts=tuple(thoughts_PG[place]),
-                        paintings=paintings[place],
-                        trajectories=tuple(trajectories[place * size : (place + 1) * size]),
-                    ),
-                    sampling.judge,
-                    groups,
+                group = Unjudged(
+                    prompt=prompt,
+                    given=given_P[place],
+                    thoughts=tuple(thoughts_PG[place]),
+                    paintings=paintings[place],
+                    trajectories=tuple(trajectories[place * size : (place + 1) * size]),
+                )
+                judged = partial(_keep, groups, piece.first + place, group)
+                self.judges[sampling.judge].judge(
+                    f"scores of prompt {piece.first + place}", prompt, group.paintings, size, judged
                 )
 
         self.painting.add(Job(name=f"paintings of {piece}", submit=submit, done=done))
-
-    def _judge(self, place: int, group: "Unjudged", judge: str, groups: dict[int, Group], attempt: int = 0) -> None:
-        def done(refs: Sequence[ObjectRef]) -> None:
-            verdicts: list[Score | ScoreFailure] = ray.get(refs[0])
-            scores = [verdict for verdict in verdicts if isinstance(verdict, Score)]
-            if len(scores) == len(verdicts):
-                groups[place] = group.judged(scores)
-            elif attempt < self._max_score_retries:
-                self.tally.retried_scores += len(verdicts) - len(scores)
-                self._judge(place, group, judge, groups, attempt + 1)
-
-        self.judging[judge].add(
-            Job(
-                name=f"scores of prompt {place}",
-                submit=lambda worker: [worker.judge.remote(group.prompt, group.paintings)],
-                done=done,
-            )
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,9 +235,9 @@ def paintings_of(groups: Sequence[Group], *, timeout: float) -> list[list[Painti
     return results
 
 
+def _keep(groups: dict[int, Group], place: int, group: Unjudged, scores: Sequence[Score]) -> None:
+    groups[place] = group.judged(scores)
+
+
 def _given(token_ids: Sequence[int], version: int) -> Thought:
     return Thought(token_ids=tuple(token_ids), behavior_logp=(0.0,) * len(token_ids), truncated=True, policy_version=version)
-
-
-def _ready(worker: ActorHandle) -> Any:
-    return worker.__ray_ready__.options(max_task_retries=-1).remote()

@@ -6,11 +6,13 @@ from typing import Any
 
 import torch
 
-from cluster.rollouts import Group, Tally
-from unigrpo.algo.advantage import zero_variance
+from cluster.advantages import num_without_variance
+from cluster.judging import Tally
+from cluster.rollouts import Group
+from configs.reward import Reward
 
 
-def rollout_statistics(groups_P: Sequence[Group], tally: Tally) -> dict[str, Any]:
+def rollout_statistics(groups_P: Sequence[Group], tally: Tally, reward: Reward) -> dict[str, Any]:
     """Reward, thought and drop statistics of the groups that were trained on, by metric name."""
     scores = [score for group in groups_P for score in group.scores]
     thoughts = [thought for group in groups_P for thought in group.thoughts]
@@ -22,8 +24,11 @@ def rollout_statistics(groups_P: Sequence[Group], tally: Tally) -> dict[str, Any
         **{f"reward/{name}": fmean(float(score.breakdown[name]) for score in scores) for name in partial},
         "thought/tokens": fmean(len(thought.token_ids) for thought in thoughts),
         "thought/truncated": fmean(thought.truncated for thought in thoughts),
-        "groups/asked": tally.asked,
+        "groups/asked": tally.groups,
         "groups/dropped": tally.dropped,
-        "groups/zero_variance": int(zero_variance(rewards_PG).sum()),
-        "scores/retried": tally.retried_scores,
+        "groups/zero_variance": num_without_variance(groups_P, reward),
+        "scores/asked": tally.asked,
+        "scores/retried": tally.retried,
+        "scores/cached": tally.cached,
+        "scores/failed": tally.failed,
     }

@@ -9,6 +9,7 @@ import torch
 
 from cluster import actors
 from cluster.evaluation import benchmark, evaluate
+from cluster.judging import Judges
 from cluster.learners import LearnerGroup
 from cluster.metrics import WALL_CLOCK, Metrics
 from cluster.placement import connect
@@ -18,6 +19,7 @@ from cluster.samples import spread, write_samples
 from cluster.statistics import rollout_statistics
 from cluster.view import View
 from configs.load import model_folder
+from configs.reward import Reward, parts_of
 from configs.schema import TrainConfig
 from unigrpo.algo.flow import window_start
 from unigrpo.buckets import pack
@@ -63,7 +65,7 @@ class System:
     def record(self, step: int, groups_P: Sequence[Group], stats: dict[str, Any], seconds: dict[str, float]) -> None:
         """Write down what the step that led to `step` did."""
         busy = {WALL_CLOCK + pool.role: pool.seconds() for pool in self.rollouts.pools}
-        row = {**rollout_statistics(groups_P, self.rollouts.tally), **stats, **seconds, **busy}
+        row = {**rollout_statistics(groups_P, self.rollouts.tally, self.config.reward), **stats, **seconds, **busy}
         self.metrics.log("train", step, row)
         self.view.step(step, row)
         if self.config.logging.samples_due(step):
@@ -88,7 +90,7 @@ def build(config: TrainConfig, tokenizer: Tokenizer, view: View) -> System:
     actors.join_ranks(workers["learner"], config.cluster)
     return System(
         config=config,
-        learner=LearnerGroup(workers["learner"], timeout=config.cluster.call_timeout),
+        learner=LearnerGroup(workers["learner"], timeout=config.cluster.call_timeout, reward=config.reward),
         rollouts=rollouts_of(config, workers, tokenizer, view),
         prompts=PromptStream(
             load_prompts(config.prompts, config.reward), seed=config.seed, per_step=config.rollout.prompts_per_step
@@ -101,25 +103,35 @@ def build(config: TrainConfig, tokenizer: Tokenizer, view: View) -> System:
 
 def rollout_roles(config: TrainConfig) -> list[actors.Role]:
     """Reasoners, denoisers and judges; evaluations have judges of their own only where the config names some."""
-    judges = [actors.reward_role("reward", config.reward)]
+    judges = actors.reward_roles("reward", config.reward)
     if config.evaluation.reward is not None:
-        judges.append(actors.reward_role("evaluation.reward", config.evaluation_reward))
+        judges += actors.reward_roles("evaluation.reward", config.evaluation.reward)
     return [actors.reasoner_role(config), actors.denoiser_role(config), *judges]
+
+
+def judges_of(role: str, reward: Reward, workers: dict[str, list[Any]], view: View) -> Judges:
+    """The started reward actors of one reward."""
+    parts = parts_of(reward)
+    handles = {part: workers[actors.part_role(role, part, parts)] for part in parts}
+    return Judges(role=role, reward=reward, workers=handles, say=view.say)
 
 
 def rollouts_of(config: TrainConfig, workers: dict[str, list[Any]], tokenizer: Tokenizer, view: View) -> Rollouts:
     """The started workers as one."""
     assert config.model.path is not None
     system_prompt = config.model.system_prompt
+    training = judges_of("reward", config.reward, workers, view)
+    own = config.evaluation.reward
     return Rollouts(
         reasoners=workers["reasoner"],
         denoisers=workers["denoiser"],
-        judges=workers["reward"],
-        evaluation_judges=workers.get("evaluation.reward"),
+        judges={
+            "training": training,
+            "evaluation": training if own is None else judges_of("evaluation.reward", own, workers, view),
+        },
         encode=tokenizer.encode,
         system_ids=tokenizer.encode(system_prompt) if system_prompt else (),
         eos=BagelConfig.from_folder(model_folder(config.model.path)).eos_token_id,
-        max_score_retries=config.reward.max_retries,
         timeout=config.cluster.call_timeout,
         watch=view.stages,
     )

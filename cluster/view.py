@@ -9,6 +9,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from cluster.judging import Tally
 from cluster.metrics import WALL_CLOCK
 from cluster.pool import Pool
 
@@ -20,6 +21,8 @@ COLUMNS = {
     "flow clip": "flow/clip_fraction",
     "mismatch text": "mismatch/text",
     "mismatch flow": "mismatch/flow",
+    "dropped": "groups/dropped",
+    "asked again": "scores/retried",
     "think s": "seconds/reasoner",
     "paint s": "seconds/denoiser",
     "judge s": "seconds/reward",
@@ -58,12 +61,12 @@ class View:
         """The loop is at this stage now: rollout, update, sync."""
         self._stage = name
         if self._live:
-            self._live.update(self._render([]))
+            self._live.update(self._render([], None))
 
-    def stages(self, pools: Sequence[Pool]) -> None:
-        """Show what every pool is doing now."""
+    def stages(self, pools: Sequence[Pool], tally: Tally) -> None:
+        """Show what every pool is doing now, and what judges were asked so far."""
         if self._live:
-            self._live.update(self._render(pools))
+            self._live.update(self._render(pools, tally))
 
     def step(self, step: int, row: Mapping[str, Any]) -> None:
         """A step has ended with these metrics."""
@@ -76,8 +79,17 @@ class View:
         seconds = median(self._step_seconds) * (self._total - self._step)
         return f"{int(seconds // 60)}m{int(seconds % 60):02d}s"
 
-    def _render(self, pools: Sequence[Pool]) -> Group:
-        stages = Table("stage", "working on", "waiting", title=f"step {self._step + 1} of {self._total}: {self._stage}")
+    def _render(self, pools: Sequence[Pool], tally: Tally | None) -> Group:
+        scores = (
+            None
+            if tally is None
+            else (
+                f"scores asked {tally.asked}, again {tally.retried}, from memory {tally.cached}, failed {tally.failed}; "
+                f"groups dropped {tally.dropped} of {tally.groups}"
+            )
+        )
+        title = f"step {self._step + 1} of {self._total}: {self._stage}"
+        stages = Table("stage", "working on", "waiting", title=title, caption=scores)
         for pool in pools:
             stages.add_row(pool.role, ", ".join(pool.pending().values()) or "idle", str(len(pool.queue)))
         return Group(stages, ProgressBar(total=self._total, completed=self._step))

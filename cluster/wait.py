@@ -14,16 +14,13 @@ GRACE = 5.0
 """Seconds for Ray to notice that a worker died, after another has failed in a collective with it."""
 
 
-def wait_any(pending: Mapping[ObjectRef, str], *, timeout: float) -> list[ObjectRef]:
-    """Those of `pending` (reference -> what it is and where it runs) that are ready; at least one.
-
-    timeout: seconds. Raises Stalled, naming everything pending, when none is ready by then.
-    """
-    ready, _ = ray.wait(list(pending), num_returns=1, timeout=timeout, fetch_local=False)
-    if not ready:
-        raise Stalled(_message(pending.values(), timeout))
-    more, _ = ray.wait(list(pending), num_returns=len(pending), timeout=0, fetch_local=False)
-    return more
+def wait_any(pending: Iterable[ObjectRef], *, timeout: float) -> list[ObjectRef]:
+    """Those of `pending` that are ready: at least one, or none when `timeout` seconds have passed."""
+    refs = list(pending)
+    ready, _ = ray.wait(refs, num_returns=1, timeout=timeout, fetch_local=False)
+    if ready:
+        ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0, fetch_local=False)
+    return list(ready)
 
 
 def wait_all(calls: Mapping[str, ObjectRef], *, timeout: float) -> list[Any]:
@@ -38,7 +35,7 @@ def wait_all(calls: Mapping[str, ObjectRef], *, timeout: float) -> list[Any]:
     while pending:
         ready, _ = ray.wait(list(pending), num_returns=1, timeout=max(0.0, deadline - time.monotonic()))
         if not ready:
-            raise Stalled(_message(pending.values(), timeout))
+            raise stalled(pending.values(), timeout=timeout)
         try:
             ray.get(ready)
         except RayError:
@@ -59,9 +56,10 @@ def _raise_lost(pending: Mapping[ObjectRef, str]) -> None:
             continue  # the caller raises what came first
 
 
-def _message(names: Iterable[str], timeout: float) -> str:
+def stalled(names: Iterable[str], *, timeout: float) -> Stalled:
+    """The error for calls (what each is and where it runs) that did not end in `timeout` seconds."""
     listed = "\n".join(f"  {name}" for name in names)
-    return (
+    return Stalled(
         f"nothing came back for {timeout:g} s; pending:\n{listed}\n"
         "look at the actor's log under /tmp/ray/session_latest/logs, or raise cluster.call_timeout"
     )
