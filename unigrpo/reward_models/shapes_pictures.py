@@ -1,0 +1,140 @@
+"""Labelled pictures for the reader of the shapes world: random scenes, sound ones and spoilt in the ways a painter spoils them.
+
+A painter's pictures come out of the autoencoder, from latents that are a little off, between two scenes, or half denoised; so
+do many of these. Others are blurred, faded, noisy, of another tint, or have part of an object painted over. What a picture shows
+is never taken from the scene that it began as: every label is what detect.py sees in it.
+
+Shapes: S pictures, K cells in reading order, Z latent channels, hw latent pixels, HW pixels.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from unigrpo.models.bagel.autoencoder import AutoEncoder
+from unigrpo.seeds import derive_seed
+from unigrpo.shapes.autoencoder_training import random_scene
+from unigrpo.shapes.detect import detect
+from unigrpo.shapes.render import render
+from unigrpo.shapes.world import BACKGROUND, CELL_PIXELS, CELLS, COLORS, GRID, SHAPES, cell_row_column
+
+NO_OBJECT = -100
+"""Colour and shape of a cell without a recognised object: the index that torch's cross-entropy leaves out."""
+EMPTY, OBJECT, UNRECOGNISED = range(3)
+"""Places in shapes.KINDS."""
+
+AUTOENCODED = 0.6
+"""Share of pictures that pass through the autoencoder."""
+SPOILT = 0.2
+"""Share of pictures that each of the other faults is applied to."""
+MAX_LATENT_NOISE = 0.8
+"""Largest standard deviation added to latents, which are of unit scale."""
+MIXED_CELLS = 0.25
+"""Share of cells, in half of the autoencoded pictures, whose latent lies between two scenes."""
+FADE_RANGE = (0.3, 1.0)
+TINT_RANGE = (0.6, 1.2)
+MAX_NOISE = 0.12
+"""Largest standard deviation of pixel noise, in [0, 1] units."""
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """Pictures and what detect.py sees in their cells."""
+
+    images_S3HW: Tensor
+    """Float32 in [0, 1], multiples of 1/255."""
+    kind_SK: Tensor
+    """Int64: EMPTY, OBJECT or UNRECOGNISED."""
+    color_SK: Tensor
+    """Int64 index into COLORS, or NO_OBJECT."""
+    shape_SK: Tensor
+    """Int64 index into SHAPES, or NO_OBJECT."""
+
+
+def labelled_pictures(seed: int, step: int, count: int, autoencoder: AutoEncoder) -> Labelled:
+    """The pictures of one update, a function of (seed, step) and the autoencoder."""
+    rng = np.random.default_rng(derive_seed(seed, "reward model scenes", step))
+    noise = torch.Generator().manual_seed(derive_seed(seed, "reward model faults", step))
+    rendered = np.stack([render(random_scene(rng), rng) for _ in range(2 * count)])
+    images_S3HW, others_S3HW = (torch.from_numpy(rendered).permute(0, 3, 1, 2).float() / 255).chunk(2)
+    images_S3HW = _spoilt(_autoencoded(images_S3HW, others_S3HW, autoencoder, noise), others_S3HW, noise)
+    pixels_S3HW = (images_S3HW.clamp(0, 1) * 255).round()
+    labels_SK3 = np.stack([cell_labels(image) for image in pixels_S3HW.permute(0, 2, 3, 1).to(torch.uint8).numpy()])
+    return Labelled(pixels_S3HW / 255, *torch.from_numpy(labels_SK3).unbind(-1))
+
+
+@torch.no_grad()
+def _autoencoded(images_S3HW: Tensor, others_S3HW: Tensor, autoencoder: AutoEncoder, noise: torch.Generator) -> Tensor:
+    """Most of the pictures decoded from noisy latents, some of their cells between their own scene and another."""
+    num = round(AUTOENCODED * len(images_S3HW))
+    both = 2 * torch.cat((images_S3HW[:num], others_S3HW[:num])) - 1
+    mean, _ = autoencoder.posterior(both[:1])
+    own, other = autoencoder.encode(both, torch.randn((2 * num, *mean.shape[1:]), generator=noise)).chunk(2)
+    mixed = torch.rand((num, 1, GRID, GRID), generator=noise) < MIXED_CELLS
+    mixed[::2] = False
+    share = torch.rand((num, 1, GRID, GRID), generator=noise) * mixed
+    share = share.repeat_interleave(own.shape[2] // GRID, 2).repeat_interleave(own.shape[3] // GRID, 3)
+    spread = MAX_LATENT_NOISE * torch.rand((num, 1, 1, 1), generator=noise)
+    latent = own + share * (other - own) + spread * torch.randn(own.shape, generator=noise)
+    return torch.cat((autoencoder.decode(latent) / 2 + 0.5, images_S3HW[num:]))
+
+
+def _spoilt(images_S3HW: Tensor, others_S3HW: Tensor, noise: torch.Generator) -> Tensor:
+    """Each fault applied to a share of the pictures: cells half painted over, faded, tinted, blurred, noisy."""
+
+    def uniform(*shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
+        return low + (high - low) * torch.rand((len(images_S3HW), *shape), generator=noise)
+
+    def some(spoilt: Tensor, images: Tensor) -> Tensor:
+        return torch.where(uniform(1, 1, 1) < SPOILT, spoilt, images)
+
+    background = torch.tensor(BACKGROUND)[:, None, None]
+    cover = torch.where(uniform(1, 1, 1) < 0.5, others_S3HW, background)
+    images = some(torch.where(_halves(uniform(GRID, GRID), uniform(GRID, GRID)), cover, images_S3HW), images_S3HW)
+    fade = uniform(1, GRID, GRID, low=FADE_RANGE[0], high=FADE_RANGE[1])
+    fade = fade.repeat_interleave(CELL_PIXELS, 2).repeat_interleave(CELL_PIXELS, 3)
+    images = some(background + fade * (images - background), images)
+    images = some(images * uniform(3, 1, 1, low=TINT_RANGE[0], high=TINT_RANGE[1]), images)
+    kernel = torch.tensor([0.25, 0.5, 0.25])
+    smooth = F.conv2d(
+        F.pad(images, (1, 1, 1, 1), mode="replicate"), torch.outer(kernel, kernel).expand(3, 1, 3, 3), groups=3
+    )
+    images = some(images + uniform(1, 1, 1) * (smooth - images), images)
+    speckle = torch.randn(images.shape, generator=noise)
+    return some(images + MAX_NOISE * uniform(1, 1, 1) * speckle, images)
+
+
+def _halves(direction_Shw: Tensor, reach_Shw: Tensor) -> Tensor:
+    """[S, 1, H, W] mask: of half of the cells, the part on one side of a straight line at a random angle and distance."""
+    angle = (2 * torch.pi * direction_Shw).repeat_interleave(CELL_PIXELS, 1).repeat_interleave(CELL_PIXELS, 2)
+    reach = reach_Shw.repeat_interleave(CELL_PIXELS, 1).repeat_interleave(CELL_PIXELS, 2)
+    along_P = (torch.arange(CELL_PIXELS) - (CELL_PIXELS - 1) / 2).repeat(GRID)
+    distance = along_P[:, None] * angle.sin() + along_P[None, :] * angle.cos()
+    return (distance > (4 * reach - 1) * CELL_PIXELS / 2)[:, None]
+
+
+def cell_labels(image_HW3: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """[K, 3] kind, colour and shape of every cell, as the detector sees the whole picture.
+
+    Two objects in one cell are something unrecognised. Where the picture holds something unrecognised, it is in every cell
+    without an object in which, looked at alone, the detector sees anything.
+    """
+    seen = detect(image_HW3)
+    labels_K3 = np.full((len(CELLS), 3), (EMPTY, NO_OBJECT, NO_OBJECT))
+    for found in seen.objects:
+        x1, y1, x2, y2 = found.box
+        index = int((y1 + y2) / 2 // CELL_PIXELS) * GRID + int((x1 + x2) / 2 // CELL_PIXELS)
+        free = labels_K3[index, 0] == EMPTY
+        label = (OBJECT, COLORS.index(found.color), SHAPES.index(found.label))
+        labels_K3[index] = label if free else (UNRECOGNISED, NO_OBJECT, NO_OBJECT)
+    for index, cell in enumerate(CELLS if seen.unrecognised else ()):
+        if labels_K3[index, 0] == EMPTY:
+            row, column = (CELL_PIXELS * place for place in cell_row_column(cell))
+            alone = detect(image_HW3[row : row + CELL_PIXELS, column : column + CELL_PIXELS])
+            if alone.objects or alone.unrecognised:
+                labels_K3[index, 0] = UNRECOGNISED
+    return labels_K3

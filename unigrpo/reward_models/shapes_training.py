@@ -1,0 +1,71 @@
+"""The short training of the reader of the shapes world."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from unigrpo.models.bagel.autoencoder import AutoEncoder
+from unigrpo.reward_models.shapes import CellLogp, ShapesReaderConfig, ShapesRewardModel
+from unigrpo.reward_models.shapes_pictures import OBJECT, Labelled, labelled_pictures
+from unigrpo.seeds import derive_seed
+
+WARMUP_SHARE = 0.05
+"""Share of the steps over which the learning rate rises; then it falls to 0."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReaderProgress:
+    """What one update saw."""
+
+    step: int
+    """Updates done."""
+    loss: float
+    """Nats a cell."""
+    cells_right: float
+    """Share of cells whose kind, colour and shape are all the likeliest."""
+
+
+def train_shapes_reward(
+    autoencoder: AutoEncoder,
+    *,
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+    seed: int,
+    report: Callable[[ReaderProgress], None],
+) -> ShapesRewardModel:
+    """A frozen reader trained from nothing; the same for the same seed. `report` sees every update."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "reward model weights"))
+        model = ShapesRewardModel(ShapesReaderConfig())
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
+    warmup = max(1, round(steps * WARMUP_SHARE))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min((step + 1) / warmup, (steps - step) / max(1, steps - warmup))
+    )
+    for step in range(steps):
+        batch = labelled_pictures(seed, step, batch_size, autoencoder)
+        read = model.read(batch.images_S3HW)
+        loss = _loss(read, batch)
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        optimizer.step()
+        schedule.step()
+        report(ReaderProgress(step=step + 1, loss=loss.item(), cells_right=float(_right(read, batch).float().mean())))
+    return model.requires_grad_(False).eval()
+
+
+def _loss(read: CellLogp, batch: Labelled) -> Tensor:
+    """Negative log-likelihood of the labels, mean over cells; colour and shape count where there is an object."""
+    pairs = ((read.kind_SK3, batch.kind_SK), (read.color_SK6, batch.color_SK), (read.shape_SK4, batch.shape_SK))
+    total = torch.stack([F.nll_loss(logp.flatten(0, 1), label.flatten(), reduction="sum") for logp, label in pairs]).sum()
+    return total / batch.kind_SK.numel()
+
+
+def _right(read: CellLogp, batch: Labelled) -> Tensor:
+    """[S, K] whether all that was said of a cell is so."""
+    described = (read.color_SK6.argmax(-1) == batch.color_SK) & (read.shape_SK4.argmax(-1) == batch.shape_SK)
+    return (read.kind_SK3.argmax(-1) == batch.kind_SK) & (described | (batch.kind_SK != OBJECT))
