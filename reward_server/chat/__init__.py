@@ -1,0 +1,1 @@
+"""Asking vision-language models behind an OpenAI-compatible API: questions from templates, answers by schema only."""
