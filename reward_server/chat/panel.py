@@ -75,8 +75,9 @@ class Panel(Generic[A]):
         """
         papers = [self._calls(questions, prompt, image) for prompt, image in zip(prompts, images, strict=True)]
         calls = [call for paper in papers if not isinstance(paper, ScoreFailure) for call in paper]
-        answers = iter(self._caller.ask(calls))
-        return [paper if isinstance(paper, ScoreFailure) else _all_or_none([next(answers) for _ in paper]) for paper in papers]
+        answers = self._caller.ask(calls)
+        left = iter(answers)
+        return [paper if isinstance(paper, ScoreFailure) else _all_or_none([next(left) for _ in paper]) for paper in papers]
 
     def _calls(
         self, questions: Callable[[Prompt], Sequence[Mapping[str, str]]], prompt: Prompt, image: Tensor
