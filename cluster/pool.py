@@ -124,7 +124,7 @@ class Pool:
             if now < busy.deadline(timeout):
                 continue
             if busy.ended or busy.job is None or busy.job.restart_after is None:
-                raise stalled(self.pending().values(), timeout=now - busy.started)
+                raise stalled(self.pending().values(), timeout=timeout)
             log.warning("%s did not end in %g s: starting the worker again", self.pending()[ref], busy.job.restart_after)
             busy.ended = True
             ray.kill(self.workers[busy.index], no_restart=False)

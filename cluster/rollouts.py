@@ -11,7 +11,7 @@ from ray import ObjectRef
 from ray.actor import ActorHandle
 
 from cluster.judging import Judges, Tally
-from cluster.pool import Job, Pool, drive
+from cluster.pool import Job, Pool, covered, drive
 from cluster.wait import wait_all
 from unigrpo.layout import close_thought
 from unigrpo.seeds import derive_seed
@@ -84,6 +84,12 @@ class Rollouts:
         """The stages, in order."""
         judging = [pool for judges in dict.fromkeys(self.judges.values()) for pool in judges.pools.values()]
         return [self.thinking, self.painting, *judging]
+
+    def seconds(self) -> dict[str, float]:
+        """Of the last batch: how long each role was busy, and how long nothing but judging went on (`reward_wait`)."""
+        making = [span for pool in (self.thinking, self.painting) for span in pool.spans]
+        everything = [span for pool in self.pools for span in pool.spans]
+        return {pool.role: pool.seconds() for pool in self.pools} | {"reward_wait": covered(everything) - covered(making)}
 
     def load(self, buckets: list[ObjectRef], *, version: int) -> None:
         """Put published weights into every worker; returns when each serves `version`. Raises Stalled past the deadline."""

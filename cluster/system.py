@@ -64,7 +64,7 @@ class System:
 
     def record(self, step: int, groups_P: Sequence[Group], stats: dict[str, Any], seconds: dict[str, float]) -> None:
         """Write down what the step that led to `step` did."""
-        busy = {WALL_CLOCK + pool.role: pool.seconds() for pool in self.rollouts.pools}
+        busy = {WALL_CLOCK + name: seconds for name, seconds in self.rollouts.seconds().items()}
         row = {**rollout_statistics(groups_P, self.rollouts.tally, self.config.reward), **stats, **seconds, **busy}
         self.metrics.log("train", step, row)
         self.view.step(step, row)

@@ -26,6 +26,7 @@ COLUMNS = {
     "think s": "seconds/reasoner",
     "paint s": "seconds/denoiser",
     "judge s": "seconds/reward",
+    "wait for judges s": "seconds/reward_wait",
     "rollout s": "seconds/rollout",
     "update s": "seconds/update",
     "sync s": "seconds/sync",

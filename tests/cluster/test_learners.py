@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from cluster.learners import LearnerGroup, chains_of
+from configs.verifiers import RandomReward
 from tests.cluster.fakes import fake_group
 from unigrpo.types import Given
 
@@ -41,7 +42,7 @@ def test_a_chain_is_what_was_given_and_the_thought_and_the_reference_comes_apart
 def test_groups_stay_whole_and_samples_are_shared_among_ranks() -> None:
     ranks: list[Any] = [FakeRank(), FakeRank()]
     groups = [fake_group(index, "counting", [1.0, 0.0]) for index in range(4)]
-    learner = LearnerGroup(ranks, timeout=1.0)
+    learner = LearnerGroup(ranks, timeout=1.0, reward=RandomReward())
     assert learner.update(7, groups, mini_batches=2) == {"loss": 1.0}
     seen: list[int] = []
     for rank in ranks:
@@ -60,7 +61,7 @@ def test_groups_stay_whole_and_samples_are_shared_among_ranks() -> None:
 
 def test_equal_rewards_are_no_advantage_and_others_are_centred() -> None:
     rank: Any = FakeRank()
-    LearnerGroup([rank], timeout=1.0).update(
+    LearnerGroup([rank], timeout=1.0, reward=RandomReward()).update(
         0, [fake_group(0, "counting", [1.0, 1.0]), fake_group(1, "counting", [3.0, 1.0])], mini_batches=1
     )
     _, [batch], *_ = rank.update.calls[0]

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -121,6 +122,35 @@ def test_a_deadline_names_what_is_pending_and_where() -> None:
         drive([pool], timeout=0.5)
     with pytest.raises(Stalled, match=r"endless call"):
         wait_all({"endless call": pool.workers[0].pid.remote()}, timeout=0.5)
+
+
+def test_a_worker_that_hangs_is_started_again_where_its_job_says_so() -> None:
+    pool = pool_of(1)
+    pid = ray.get(pool.workers[0].pid.remote())
+    results: list[int] = []
+    stops = iter([True])
+
+    def submit(worker: Any) -> list[Any]:
+        if next(stops, False):
+            os.kill(pid, signal.SIGSTOP)
+        return [worker.double.remote(21, 7)]
+
+    pool.add(Job(name="hangs once", submit=submit, done=lambda refs: results.append(ray.get(refs[0])), restart_after=1.0))
+    drive([pool], timeout=60)
+    assert results == [42]
+    assert ray.get(pool.workers[0].pid.remote()) != pid
+
+
+def test_a_job_waits_for_its_time_and_those_behind_it_do_not() -> None:
+    pool = pool_of(1)
+    results: list[int] = []
+    later = double(1, results)
+    later.not_before = time.monotonic() + 0.4
+    pool.add(later)
+    pool.add(double(2, results))
+    drive([pool], timeout=60)
+    assert results == [4, 2]
+    assert time.monotonic() >= later.not_before
 
 
 def test_a_failed_call_is_raised_while_those_beside_it_still_wait() -> None:

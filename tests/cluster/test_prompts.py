@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from cluster.prompts import PromptStream, load_prompts
-from configs.verifiers import GenevalReward
 from configs.schema import FilePrompts, ShapesPrompts
+from configs.verifiers import GenevalReward
 from unigrpo.types import Prompt
 
 REWARD = GenevalReward(detector="shapes")

@@ -11,14 +11,12 @@ def pieces(indices: list[int]) -> list[Piece]:
     rollouts = Rollouts(
         reasoners=[],
         denoisers=[],
-        judges=[],
-        evaluation_judges=None,
+        judges={},
         encode=lambda text: (len(text),),
         system_ids=(),
         eos=1,
-        max_score_retries=0,
         timeout=1.0,
-        watch=lambda pools: None,
+        watch=lambda pools, tally: None,
     )
     prompts = [Prompt(index=index, text="x" * index, metadata={}) for index in indices]
     return list(rollouts._pieces(prompts, SAMPLING))

@@ -2,14 +2,15 @@
 
 import pytest
 
-from cluster.rollouts import Tally
+from cluster.judging import Tally
 from cluster.statistics import rollout_statistics
+from configs.verifiers import RandomReward
 from tests.cluster.fakes import fake_group
 
 
 def test_statistics_of_two_groups() -> None:
     groups = [fake_group(0, "counting", [1.0, 0.0], tokens=2), fake_group(1, "counting", [0.5, 0.5], tokens=6)]
-    statistics = rollout_statistics(groups, Tally(asked=3, dropped=1, retried_scores=2))
+    statistics = rollout_statistics(groups, Tally(groups=3, dropped=1, asked=9, retried=2, cached=4, failed=3), RandomReward())
     assert statistics == pytest.approx(
         {
             "reward/mean": 0.5,
@@ -22,6 +23,9 @@ def test_statistics_of_two_groups() -> None:
             "groups/asked": 3,
             "groups/dropped": 1,
             "groups/zero_variance": 1,
+            "scores/asked": 9,
             "scores/retried": 2,
+            "scores/cached": 4,
+            "scores/failed": 3,
         }
     )

@@ -5,6 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
+from cluster.judging import Tally
 from cluster.pool import Pool
 from cluster.view import View
 from tests.cluster.fakes import fake_ref
@@ -21,7 +22,7 @@ ROW = {"reward/mean": 0.75, "seconds/rollout": 2.0, "seconds/update": 1.0, "seco
 def test_a_step_is_a_line_with_the_time_left(capsys: pytest.CaptureFixture[str]) -> None:
     with View(31) as view:
         view.stage("rollout")
-        view.stages([])
+        view.stages([], Tally())
         view.step(1, ROW)
     [line] = capsys.readouterr().out.splitlines()
     assert line.startswith("step 1/31  reward 0.75  think s 1.5")
@@ -32,10 +33,11 @@ def test_the_live_table_names_step_stage_and_work() -> None:
     view = View(10)
     view.stage("rollout")
     shown = Console(width=80, record=True, file=io.StringIO())
-    shown.print(view._render([fake_pool()]))
+    shown.print(view._render([fake_pool()], Tally(groups=4, asked=96, retried=3, dropped=1)))
     text = shown.export_text()
     assert "step 1 of 10: rollout" in text
     assert "reasoner" in text
+    assert "scores asked 96, again 3, from memory 0, failed 0; groups dropped 1 of 4" in " ".join(text.split())
 
 
 def test_overlapping_jobs_of_a_stage_count_once() -> None:

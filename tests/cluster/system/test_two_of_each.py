@@ -23,6 +23,7 @@ from cluster.view import View
 from cluster.wait import wait_all
 from configs.load import ConfigError
 from learner.checkpoint import newest_checkpoint, verify
+from reward_server.server import Tally
 from tests.cluster.system.runs import metrics_rows, run_config, sample_rows
 from unigrpo.types import Painting, Prompt, Score, ScoreFailure
 
@@ -115,9 +116,9 @@ def test_workers_killed_at_work_come_back_filled_and_change_nothing(system: Syst
     pids = {pool.role: [pid_of(worker) for worker in pool.workers] for pool in rollouts.pools}
     to_kill = {pool.role: pids[pool.role][0] for pool in rollouts.pools}
 
-    def kill_who_began(pools: Sequence[Any]) -> None:
+    def kill_who_began(pools: Sequence[Any], _: Tally) -> None:
         for pool in pools:
-            if any(index == 0 for index, *_ in pool.busy.values()) and pool.role in to_kill:
+            if any(busy.index == 0 for busy in pool.busy.values()) and pool.role in to_kill:
                 os.kill(to_kill.pop(pool.role), signal.SIGKILL)
 
     monkeypatch.setattr(rollouts, "_watch", kill_who_began)
@@ -144,16 +145,18 @@ class PartialJudge:
     def __init__(self, broken: set[int]) -> None:
         self._broken = broken
 
-    def judge(self, prompt: Prompt, paintings: Sequence[Painting]) -> list[Score | ScoreFailure]:
-        scores: list[Score | ScoreFailure] = [Score(value=0.5 + place, breakdown={}) for place in range(len(paintings))]
-        if prompt.index in self._broken:
-            scores[1] = ScoreFailure(reason="the judge saw nothing")
-        return scores
+    def judge(
+        self, prompt: Prompt, paintings: Sequence[Painting], places: Sequence[int]
+    ) -> tuple[list[Score | ScoreFailure], Tally]:
+        failure = ScoreFailure(reason="the judge saw nothing")
+        broken = prompt.index in self._broken
+        scores = [failure if broken and place == 1 else Score(value=0.5 + place, breakdown={}) for place in places]
+        return scores, Tally(asked=len(places), failed=int(broken))
 
 
 def judged_by(system: System, broken: set[int], monkeypatch: pytest.MonkeyPatch) -> None:
     judge = ray.remote(PartialJudge).options(num_cpus=0).remote(broken)
-    monkeypatch.setattr(system.rollouts.judging["training"], "workers", [judge])
+    monkeypatch.setattr(system.rollouts.judges["training"].pools["random"], "workers", [judge])
 
 
 def test_a_group_with_a_failed_score_is_dropped_and_counted_never_zero(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,7 +166,8 @@ def test_a_group_with_a_failed_score_is_dropped_and_counted_never_zero(system: S
     stats = system.learner.update(STEPS, groups, mini_batches=1)
     system.record(STEPS + 1, groups, stats, {})
     row = metrics_rows(system.config.run_dir)[-1]
-    assert (row["groups/asked"], row["groups/dropped"], row["scores/retried"]) == (2, 1, 1)
+    assert (row["groups/asked"], row["groups/dropped"]) == (2, 1)
+    assert (row["scores/asked"], row["scores/failed"], row["scores/retried"]) == (9, 2, 1)
     assert row["reward/mean"] == np.mean([0.5, 1.5, 2.5, 3.5])
     assert [sample["group"] for sample in sample_rows(system.config.run_dir, STEPS + 1)] == [sound.index] * 4
 
