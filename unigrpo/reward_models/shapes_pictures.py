@@ -1,12 +1,13 @@
 """Labelled pictures for the reader of the shapes world: random scenes, sound ones and spoilt in the ways a painter spoils them.
 
 A painter's pictures come out of the autoencoder, from latents that are a little off, between two scenes, or half denoised; so
-do many of these. Others are blurred, faded, noisy, of another tint, or have part of an object painted over. What a picture shows
-is never taken from the scene that it began as: every label is what detect.py sees in it.
+do many of these. Others are blurred, faded, noisy, of another tint, or have part of an object painted over. What a picture
+shows is never taken from the scene that it began as: every label is what detect.py sees in it.
 
 Shapes: S pictures, K cells in reading order, Z latent channels, hw latent pixels, HW pixels.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +28,8 @@ NO_OBJECT = -100
 EMPTY, OBJECT, UNRECOGNISED = range(3)
 """Places in shapes.KINDS."""
 
+PIECE = 64
+"""Pictures made at once."""
 AUTOENCODED = 0.6
 """Share of pictures that pass through the autoencoder."""
 SPOILT = 0.2
@@ -54,17 +57,33 @@ class Labelled:
     shape_SK: Tensor
     """Int64 index into SHAPES, or NO_OBJECT."""
 
+    def select(self, index_N: Tensor) -> "Labelled":
+        """The pictures at these places."""
+        return Labelled(self.images_S3HW[index_N], self.kind_SK[index_N], self.color_SK[index_N], self.shape_SK[index_N])
 
-def labelled_pictures(seed: int, step: int, count: int, autoencoder: AutoEncoder) -> Labelled:
-    """The pictures of one update, a function of (seed, step) and the autoencoder."""
-    rng = np.random.default_rng(derive_seed(seed, "reward model scenes", step))
-    noise = torch.Generator().manual_seed(derive_seed(seed, "reward model faults", step))
+
+def labelled_pictures(
+    autoencoder: AutoEncoder, *, seed: int, count: int, report: Callable[[int], None] = lambda done: None
+) -> Labelled:
+    """`count` pictures, a function of the seed and the autoencoder. `report` is told how many are done."""
+    pieces = []
+    for start in range(0, count, PIECE):
+        pieces.append(_piece(autoencoder, derive_seed(seed, "reward model pictures", start), min(PIECE, count - start)))
+        report(min(start + PIECE, count))
+    images_S3HW, labels_SK3 = (torch.cat(parts) for parts in zip(*pieces, strict=True))
+    return Labelled(images_S3HW, *labels_SK3.unbind(-1))
+
+
+def _piece(autoencoder: AutoEncoder, seed: int, count: int) -> tuple[Tensor, Tensor]:
+    """Images [S, 3, H, W] and labels [S, K, 3] of some pictures."""
+    rng = np.random.default_rng(seed)
+    noise = torch.Generator().manual_seed(seed)
     rendered = np.stack([render(random_scene(rng), rng) for _ in range(2 * count)])
     images_S3HW, others_S3HW = (torch.from_numpy(rendered).permute(0, 3, 1, 2).float() / 255).chunk(2)
     images_S3HW = _spoilt(_autoencoded(images_S3HW, others_S3HW, autoencoder, noise), others_S3HW, noise)
     pixels_S3HW = (images_S3HW.clamp(0, 1) * 255).round()
     labels_SK3 = np.stack([cell_labels(image) for image in pixels_S3HW.permute(0, 2, 3, 1).to(torch.uint8).numpy()])
-    return Labelled(pixels_S3HW / 255, *torch.from_numpy(labels_SK3).unbind(-1))
+    return pixels_S3HW / 255, torch.from_numpy(labels_SK3)
 
 
 @torch.no_grad()
@@ -100,9 +119,7 @@ def _spoilt(images_S3HW: Tensor, others_S3HW: Tensor, noise: torch.Generator) ->
     images = some(background + fade * (images - background), images)
     images = some(images * uniform(3, 1, 1, low=TINT_RANGE[0], high=TINT_RANGE[1]), images)
     kernel = torch.tensor([0.25, 0.5, 0.25])
-    smooth = F.conv2d(
-        F.pad(images, (1, 1, 1, 1), mode="replicate"), torch.outer(kernel, kernel).expand(3, 1, 3, 3), groups=3
-    )
+    smooth = F.conv2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), torch.outer(kernel, kernel).expand(3, 1, 3, 3), groups=3)
     images = some(images + uniform(1, 1, 1) * (smooth - images), images)
     speckle = torch.randn(images.shape, generator=noise)
     return some(images + MAX_NOISE * uniform(1, 1, 1) * speckle, images)

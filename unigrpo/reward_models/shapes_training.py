@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from unigrpo.models.bagel.autoencoder import AutoEncoder
 from unigrpo.reward_models.shapes import CellLogp, ShapesReaderConfig, ShapesRewardModel
-from unigrpo.reward_models.shapes_pictures import OBJECT, Labelled, labelled_pictures
+from unigrpo.reward_models.shapes_pictures import OBJECT, Labelled
 from unigrpo.seeds import derive_seed
 
 WARMUP_SHARE = 0.05
@@ -29,7 +28,7 @@ class ReaderProgress:
 
 
 def train_shapes_reward(
-    autoencoder: AutoEncoder,
+    pictures: Labelled,
     *,
     steps: int,
     batch_size: int,
@@ -37,7 +36,10 @@ def train_shapes_reward(
     seed: int,
     report: Callable[[ReaderProgress], None],
 ) -> ShapesRewardModel:
-    """A frozen reader trained from nothing; the same for the same seed. `report` sees every update."""
+    """A frozen reader trained from nothing on batches drawn from the pictures; the same for the same seed.
+
+    `report` sees every update.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "reward model weights"))
         model = ShapesRewardModel(ShapesReaderConfig())
@@ -46,8 +48,9 @@ def train_shapes_reward(
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / warmup, (steps - step) / max(1, steps - warmup))
     )
+    draw = torch.Generator().manual_seed(derive_seed(seed, "reward model batches"))
     for step in range(steps):
-        batch = labelled_pictures(seed, step, batch_size, autoencoder)
+        batch = pictures.select(torch.randint(len(pictures.images_S3HW), (batch_size,), generator=draw))
         read = model.read(batch.images_S3HW)
         loss = _loss(read, batch)
         optimizer.zero_grad()
