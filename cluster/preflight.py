@@ -1,6 +1,6 @@
 """What is known of a run before Ray starts: resolved values, files that can be read, prompts that fit."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,6 @@ from configs.reward import parts_of
 from configs.reward_model import RewardModelConfig
 from configs.reward_service import RewardServiceConfig
 from configs.schema import Config, FilePrompts, SftConfig, ShapesPrompts, TrainConfig, VelocityMse
-from configs.verifiers import GenevalReward
 from rollout_workers.cache import require_cache
 from unigrpo.algo.flow import rescale_to_elements
 from unigrpo.layout import reasoner_prompt_ids
@@ -21,6 +20,7 @@ from unigrpo.models.bagel.checkpoint import AUTOENCODER_FILE, VISION_PREFIXES, l
 from unigrpo.models.bagel.config import LATENT_TABLE, WEIGHTS_FILE, BagelConfig
 from unigrpo.models.bagel.model import Bagel
 from unigrpo.tokenizer import Tokenizer, load_tokenizer
+from unigrpo.types import Prompt
 
 
 def resolved(config: Config) -> Iterator[str]:
@@ -61,11 +61,39 @@ def resolved(config: Config) -> Iterator[str]:
 
 def prepare(config: TrainConfig, *, evaluates: bool) -> Tokenizer:
     """Everything that can end a run before it starts, checked. Raises ConfigError with the first fault."""
-    if missing := still_to_be_given(config):
-        raise ConfigError(f"{', '.join(missing)} still to be given; set it in the file or as an override")
+    _require_given(still_to_be_given(config))
     known = check(config, evaluates=evaluates)
     assert known is not None, "model.path is given"
     return known.tokenizer
+
+
+def prepare_evaluation(config: TrainConfig) -> Tokenizer:
+    """Everything that can end the evaluation of a policy before it starts, checked. Raises ConfigError with the first fault."""
+    _require_given(_not_of_training(config))
+    check_files(config)
+    model, tokenizer = check_model(config)
+    try:
+        require_fitting(load_prompts(config.evaluation.prompts, config.evaluation_reward), config, tokenizer, model)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    return tokenizer
+
+
+def prepare_judging(config: TrainConfig) -> None:
+    """Everything but the pictures that can end their evaluation before it starts, checked. Raises ConfigError."""
+    _require_given([key for key in _not_of_training(config) if key not in ("model.path", "evaluation.prompts.path")])
+    check_files(config)
+
+
+def _not_of_training(config: TrainConfig) -> list[str]:
+    """Keys that are still to be given and matter to evaluations."""
+    training = ("prompts.path", *(["reward."] if config.evaluation.reward is not None else []))
+    return [key for key in still_to_be_given(config) if not key.startswith(training)]
+
+
+def _require_given(missing: Sequence[str]) -> None:
+    if missing:
+        raise ConfigError(f"{', '.join(missing)} still to be given; set it in the file or as an override")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,22 +108,13 @@ class Known:
 
 def check(config: TrainConfig, *, evaluates: bool) -> Known | None:
     """Every check that what is given allows; None while the model is still to be given. Raises ConfigError."""
-    check_judge(config, evaluates=evaluates)
     check_files(config)
     if config.model.path is None:
         return None
     model, tokenizer = check_model(config)
     complete = not still_to_be_given(config)
-    return Known(model=model, tokenizer=tokenizer, num_prompts=count_prompts(config, tokenizer, model) if complete else None)
-
-
-def check_judge(config: TrainConfig, *, evaluates: bool) -> None:
-    """Raises ConfigError when evaluations are asked for and the judge knows none of their scores."""
-    if evaluates and not isinstance(config.evaluation_reward, GenevalReward):
-        raise ConfigError(
-            f"evaluations report strict, graded and GenEval scores, but {config.evaluation_reward.kind} would judge them; "
-            "set evaluation.reward={kind: geneval, detector: shapes}"
-        )
+    num_prompts = count_prompts(config, tokenizer, model, evaluates=evaluates) if complete else None
+    return Known(model=model, tokenizer=tokenizer, num_prompts=num_prompts)
 
 
 def check_model(config: TrainConfig) -> tuple[BagelConfig, Tokenizer]:
@@ -134,24 +153,17 @@ def read_model(folder: Path) -> tuple[BagelConfig, Tokenizer]:
         raise ConfigError(f"model.path: {error}") from None
 
 
-def count_prompts(config: TrainConfig, tokenizer: Tokenizer, model: BagelConfig) -> int:
-    """How many prompts the run trains on: enough for a step, and every one fits.
+def count_prompts(config: TrainConfig, tokenizer: Tokenizer, model: BagelConfig, *, evaluates: bool) -> int:
+    """How many prompts the run trains on: enough for a step, and every one fits and can be judged, those of evaluations too.
 
     Raises ConfigError naming a prompt that does not fit, or how many there are when a step would hold one twice.
     """
-    room = config.reasoner.max_model_len - config.rollout.max_thought_tokens
     try:
-        system_ids = tokenizer.encode(config.model.system_prompt) if config.model.system_prompt else ()
         training = load_prompts(config.prompts, config.reward)
-        prompts = [*training, *load_prompts(config.evaluation.prompts, config.evaluation_reward)]
-        for prompt in prompts:
-            length = len(reasoner_prompt_ids(system_ids, tokenizer.encode(prompt.text), model))
-            if length > room:
-                raise ValueError(
-                    f"prompt {prompt.text!r} has {length} tokens with its system prompt, but reasoner.max_model_len="
-                    f"{config.reasoner.max_model_len} leaves {room} beside rollout.max_thought_tokens="
-                    f"{config.rollout.max_thought_tokens}; raise the first, lower the second or shorten the prompt"
-                )
+        require_fitting(training, config, tokenizer, model)
+        if evaluates or config.evaluation.prompts.kind != "shapes":  # which is what stands there when nobody asks for any
+            own = load_prompts(config.evaluation.prompts, config.evaluation_reward)
+            require_fitting(own, config, tokenizer, model)
     except ValueError as error:
         raise ConfigError(str(error)) from None
     distinct = len({prompt.text for prompt in training})
@@ -168,3 +180,17 @@ def count_prompts(config: TrainConfig, tokenizer: Tokenizer, model: BagelConfig)
             "and a step must not hold one twice; lower the first or give more prompts"
         )
     return len(training)
+
+
+def require_fitting(prompts: Sequence[Prompt], config: TrainConfig, tokenizer: Tokenizer, model: BagelConfig) -> None:
+    """Raises ValueError naming a prompt that leaves no room for its thought, or that the tokenizer cannot say."""
+    room = config.reasoner.max_model_len - config.rollout.max_thought_tokens
+    system_ids = tokenizer.encode(config.model.system_prompt) if config.model.system_prompt else ()
+    for prompt in prompts:
+        length = len(reasoner_prompt_ids(system_ids, tokenizer.encode(prompt.text), model))
+        if length > room:
+            raise ValueError(
+                f"prompt {prompt.text!r} has {length} tokens with its system prompt, but reasoner.max_model_len="
+                f"{config.reasoner.max_model_len} leaves {room} beside rollout.max_thought_tokens="
+                f"{config.rollout.max_thought_tokens}; raise the first, lower the second or shorten the prompt"
+            )

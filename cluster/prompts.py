@@ -35,7 +35,20 @@ class PromptStream:
 def load_prompts(config: Prompts, reward: Reward) -> Sequence[Prompt]:
     """The prompt set a config names. Raises ValueError naming file and line where it is broken or `reward` could not judge."""
     if config.kind == "shapes":
-        return shapes_prompts(config.split)
+        prompts = shapes_prompts(config.split)
+        for prompt in prompts:
+            _require_judgeable(prompt, reward)
+        return prompts
     path = EXAM if config.kind == "exam" else config.path
     assert path is not None, "checked before anything starts"
     return read_prompt_file(path, check=partial(validate_metadata, reward))
+
+
+def _require_judgeable(prompt: Prompt, reward: Reward) -> None:
+    try:
+        validate_metadata(reward, prompt.metadata)
+    except ValueError as error:
+        raise ValueError(
+            f"a reward of kind {reward.kind} cannot judge the prompts of the shapes world, such as {prompt.text!r}: {error}; "
+            "give other prompts or another reward"
+        ) from None

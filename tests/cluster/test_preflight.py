@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cluster.placement import Ask, require_room
-from cluster.preflight import prepare, resolved
+from cluster.preflight import prepare, prepare_evaluation, prepare_judging, resolved
 from configs.load import ConfigError, load
 from configs.roles import Placement
 from configs.schema import TrainConfig
@@ -43,7 +43,10 @@ def train(config: TrainConfig) -> object:
             "rollout={prompts_per_step: 568, group_size: 8, max_thought_tokens: 48}",
             "rollout.prompts_per_step is 568, but the train split holds 566 distinct prompts",
         ),
-        ("reward={kind: random}", "but random would judge them; set evaluation.reward={kind: geneval, detector: shapes}"),
+        (
+            "evaluation.reward={kind: exam, model: m, remote: {endpoints: ['https://judge.example.org/v1']}}",
+            "a reward of kind exam cannot judge the prompts of the shapes world, such as 'a circle': exam_points is None",
+        ),
         ("sampler.height=30", "sampler.height or sampler.width: a painting's height is 30 pixels"),
         ("model.path=/nowhere", "model.path is /nowhere, which does not exist"),
     ],
@@ -84,6 +87,45 @@ def test_what_is_given_of_a_preset_is_checked_though_more_is_missing() -> None:
 def test_training_asks_for_what_a_preset_leaves_open() -> None:
     with pytest.raises(ConfigError, match=r"prompts\.path, reward\.detector still to be given"):
         train(quickstart("prompts={kind: file, path: null}", "reward={kind: geneval}"))
+
+
+@pytest.mark.parametrize("kind", ["random", "geneval, detector: shapes, score: strict"])
+def test_every_reward_evaluates_the_prompts_that_it_can_judge(kind: str) -> None:
+    assert "566 prompts to train on" in validate(quickstart(f"evaluation.reward={{kind: {kind}}}"))
+
+
+def test_prompts_of_evaluations_that_nobody_asked_for_need_no_judge() -> None:
+    exam = ["prompts={kind: exam}", "reward={kind: exam, model: m, remote: {endpoints: ['https://judge.example.org/v1']}}"]
+    with pytest.raises(ConfigError, match="cannot judge the prompts of the shapes world"):
+        prepare(quickstart(*exam, "prompts={kind: shapes}"), evaluates=False)
+    with pytest.raises(ConfigError, match="the tokenizer does not know 'Four'"):  # no word on the shapes world's judge
+        prepare(quickstart(*exam), evaluates=False)
+
+
+def test_an_evaluation_asks_for_what_it_needs_and_training_does_not_matter() -> None:
+    open_keys = ["prompts={kind: file, path: null}", "reward={kind: geneval}"]
+    prepare_evaluation(quickstart(*open_keys, "evaluation.reward={kind: geneval, detector: shapes}"))
+    with pytest.raises(ConfigError, match=r"^reward\.detector still to be given"):
+        prepare_evaluation(quickstart(*open_keys))
+    preset = load(Path("configs/bagel_1024.yaml"), ["evaluation.reward={kind: exam}"])
+    assert isinstance(preset, TrainConfig)
+    with pytest.raises(ConfigError) as raised:
+        prepare_evaluation(preset)
+    judge = "evaluation.reward.remote.endpoints, evaluation.reward.model still to be given"
+    assert str(raised.value).startswith(f"model.path, evaluation.prompts.path, {judge}")
+    with pytest.raises(ConfigError) as raised:
+        prepare_judging(preset)
+    assert str(raised.value).startswith(judge)
+
+
+def test_an_evaluation_finds_prompts_that_do_not_fit_and_cannot_be_judged(tmp_path: Path) -> None:
+    file = tmp_path / "prompts.jsonl"
+    file.write_text('{"tag": "colors", "include": [{"class": "circle", "count": 1}], "prompt": "' + "red " * 200 + '"}\n')
+    with pytest.raises(ConfigError, match=r"has 203 tokens with its system prompt, but reasoner\.max_model_len=128"):
+        prepare_evaluation(quickstart(f"evaluation.prompts={{kind: file, path: {file}}}"))
+    file.write_text('{"tag": "colors", "include": [{"class": "dog", "count": 1}], "prompt": "a circle"}\n')
+    with pytest.raises(ConfigError, match=r"prompts.jsonl:1: .*'dog', which the detector cannot name"):
+        prepare_evaluation(quickstart(f"evaluation.prompts={{kind: file, path: {file}}}"))
 
 
 def test_the_roles_together_must_fit_the_cluster() -> None:

@@ -6,8 +6,9 @@ import pytest
 import yaml
 
 from configs.load import ConfigError, check_files, dump, load, model_folder, parse, still_to_be_given
-from configs.verifiers import GenevalReward
+from configs.reward import Reward
 from configs.schema import FilePrompts, TrainConfig, VelocityMse
+from configs.verifiers import ExamReward, GenevalReward, RandomReward
 
 QUICKSTART = Path("configs/quickstart.yaml")
 
@@ -42,9 +43,9 @@ def test_every_preset_loads_and_survives_a_round_trip(path: Path) -> None:
         ("algorithm.text_clip=[0, 0.28]", "algorithm.text_clip.0: Input should be greater than 0 (given: 0)"),
         ("learner.betas=[0.9, 1]", "learner.betas.1: Input should be less than 1 (given: 1)"),
         ("learner.betas=[-0.1, 0.99]", "learner.betas.0: Input should be greater than or equal to 0 (given: -0.1)"),
-        ("evaluation.reward={detector: shapes, max_retries: 2}", "evaluation.reward.max_retries: unknown key; known here:"),
-        ("evaluation.reward={detector: shapes, score: strict}", "evaluation.reward.score: unknown key; known here:"),
-        ("evaluation.reward={kind: random}", "evaluation.reward.kind: Input should be 'geneval' (given: 'random')"),
+        ("evaluation.reward={kind: exam, detector: shapes}", "evaluation.reward.detector: unknown key; known here:"),
+        ("evaluation.reward={kind: examn}", "evaluation.reward: Input tag 'examn' found using 'kind' does not match"),
+        ("evaluation.reward={detector: shapes}", "evaluation.reward: Unable to extract tag using discriminator 'kind'"),
         ("learner.text_learning_rate=.nan", "should be a finite number"),
         ("algorithm.kind=grop", "'grop'"),
         ("task=trian", "task is 'trian'; allowed are train, sft"),
@@ -94,10 +95,21 @@ def test_a_bundled_model_is_no_relative_path() -> None:
     assert config.model.path == Path("bundled:shapes")
 
 
-def test_the_judge_of_evaluations_reports_and_trains_nothing() -> None:
-    config = load(QUICKSTART, ["reward={kind: random}", "evaluation.reward={detector: shapes, num_workers: 2}"])
+@pytest.mark.parametrize(
+    ("override", "judge"),
+    [
+        ("evaluation.reward=null", RandomReward()),
+        (
+            "evaluation.reward={kind: geneval, detector: shapes, num_workers: 2}",
+            GenevalReward(detector="shapes", num_workers=2),
+        ),
+        ("evaluation.reward={kind: exam, model: m}", ExamReward(model="m")),
+    ],
+)
+def test_any_reward_judges_evaluations_and_the_training_reward_where_none_is_named(override: str, judge: Reward) -> None:
+    config = load(QUICKSTART, ["reward={kind: random}", override])
     assert isinstance(config, TrainConfig)
-    assert config.evaluation_reward == GenevalReward(detector="shapes", num_workers=2)
+    assert config.evaluation_reward == judge
 
 
 def test_a_key_of_another_variant_is_refused() -> None:
