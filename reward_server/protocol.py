@@ -27,6 +27,7 @@ QUOTED = 300
 """Characters of a wrong answer that an error quotes."""
 
 M = TypeVar("M", bound="Message")
+Bounds = Annotated[list[float | None], Field(min_length=2, max_length=2)]
 
 
 class Message(BaseModel):
@@ -77,7 +78,7 @@ class ScoreAnswer(Message):
     protocol: Literal["unigrpo-reward/1"]
     version: str = Field(min_length=1)
     """Of the verifier: the same version scores the same picture alike."""
-    bounds: Annotated[list[float | None], Field(min_length=2, max_length=2)]
+    bounds: Bounds
     """Least and greatest value of a score; null where there is none."""
     results: list[ScoreResult | FailureResult]
     """One an item, in order."""
@@ -87,6 +88,18 @@ class ErrorAnswer(Message):
     """The body of every other status."""
 
     error: str
+
+
+class Info(Message):
+    """The body of `GET /v1/info`."""
+
+    protocol: Literal["unigrpo-reward/1"]
+    kind: str
+    """Of the reward, such as geneval or combined."""
+    version: str
+    """As in ScoreAnswer."""
+    bounds: Bounds
+    """As in ScoreAnswer."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -130,7 +143,7 @@ def write_answer(version: str, bounds: tuple[float, float], verdicts: Sequence[S
     answer = {
         "protocol": PROTOCOL,
         "version": version,
-        "bounds": [bound if math.isfinite(bound) else None for bound in bounds],
+        "bounds": on_wire(bounds),
         "results": [_result(verdict) for verdict in verdicts],
     }
     return json.dumps(answer, allow_nan=False).encode()
@@ -163,6 +176,11 @@ def read_error(content: bytes) -> str:
         return ErrorAnswer.model_validate(parse_json(content)).error
     except ValueError:
         return _quoted(content)
+
+
+def on_wire(bounds: tuple[float, float]) -> list[float | None]:
+    """Bounds as they are sent: null for an infinite one."""
+    return [bound if math.isfinite(bound) else None for bound in bounds]
 
 
 def _part(boundary: str, name: str, content_type: str, content: bytes) -> bytes:

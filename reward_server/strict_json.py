@@ -72,9 +72,10 @@ def _require_whole_text(value: Any) -> None:
             "".join(texts).encode("utf-8")
         except UnicodeEncodeError:
             raise ValueError("a text holds half a surrogate pair; send whole characters") from None
-        level = [child for each in level if isinstance(each, dict | list) for child in _children(each)]
-        if not level:
+        containers = [each for each in level if isinstance(each, dict | list)]
+        if not containers:
             return
+        level = [child for each in containers for child in _children(each)]
     raise ValueError(f"the JSON is nested deeper than {MAX_DEPTH}")
 
 

@@ -1,0 +1,49 @@
+"""The seam between the application and those who judge, wherever they run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from unigrpo.types import Prompt, Score, ScoreFailure
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncodedItem:
+    """One picture as it was sent, not decoded yet, and what it was painted for."""
+
+    prompt: Prompt
+    """Its index is the item's place in the request."""
+    image: bytes
+    """PNG or WebP."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unreadable:
+    """The picture of an item cannot be read: the caller's mistake, not the judge's."""
+
+    reason: str
+
+
+Verdict = Score | ScoreFailure | Unreadable
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Description:
+    """What a verifier says of itself. Example: Description(version="1", bounds=(0.0, 1.0))."""
+
+    version: str
+    bounds: tuple[float, float]
+
+
+class Unavailable(RuntimeError):
+    """No judge can be had now; worth asking again later."""
+
+
+class Judge(Protocol):
+    """All replicas of one verifier."""
+
+    async def describe(self) -> Description:
+        """What it is. Raises Unavailable when no replica answers."""
+
+    async def judge(self, items: Sequence[EncodedItem]) -> list[Verdict]:
+        """One verdict an item, in order. Raises Unavailable when no replica takes them."""

@@ -1,0 +1,110 @@
+"""What one verifier has judged and is judging: the same content is judged once, however often and by whomever it is asked.
+
+Failures are not remembered, so that a retry is judged anew.
+"""
+
+import asyncio
+import json
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+
+from reward_server.server import Memory
+from reward_server.service.judges import EncodedItem, Verdict
+from reward_server.service.refusal import Refused
+from unigrpo.types import Score, ScoreFailure
+
+MAX_KEYS = 65_536
+"""Idempotency keys remembered."""
+BROKEN = ScoreFailure(reason="the call in which this picture was judged broke off; ask again", outage=True)
+
+Ask = Callable[[Sequence[EncodedItem]], Awaitable[Sequence[Verdict]]]
+"""One verdict an item, in order."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Counts:
+    """Items by where their verdicts came from. Example: Counts(judged=30, cached=1, shared=1, failed=0)."""
+
+    judged: int = 0
+    """Given to the judge."""
+    cached: int = 0
+    """Remembered."""
+    shared: int = 0
+    """Equal to one that was with the judge, or stood in the same request."""
+    failed: int = 0
+    """Of those given to the judge, without a score."""
+
+
+class Ledger:
+    """One verifier's. Used from one event loop."""
+
+    def __init__(self, entries: int) -> None:
+        """Remembers the scores met last, at most `entries`."""
+        self._remembered = Memory(entries)
+        self._at_work: dict[str, asyncio.Future[Verdict]] = {}
+        self.counts = Counts()
+
+    async def verdicts(self, keys: Sequence[str], items: Sequence[EncodedItem], ask: Ask) -> list[Verdict]:
+        """One verdict an item, in order; `keys` name what decides each. `ask` is given what nobody has judged or is judging.
+
+        What another call has with the judge is waited for, and is BROKEN where that call breaks.
+        """
+        found: dict[str, Verdict] = {}
+        own: dict[str, EncodedItem] = {}
+        others: dict[str, asyncio.Future[Verdict]] = {}
+        for key, item in zip(keys, items, strict=True):
+            if score := self._remembered.get(key):
+                found[key] = score
+                self.counts.cached += 1
+            elif at_work := self._at_work.get(key):
+                others[key] = at_work
+                self.counts.shared += 1
+            elif key in own:
+                self.counts.shared += 1
+            else:
+                own[key] = item
+        if own:
+            found |= await self._judged(own, ask)
+        for key, verdict in others.items():
+            found[key] = await asyncio.shield(verdict)
+        return [found[key] for key in keys]
+
+    async def _judged(self, own: dict[str, EncodedItem], ask: Ask) -> dict[str, Verdict]:
+        self.counts.judged += len(own)
+        loop = asyncio.get_running_loop()
+        self._at_work |= {key: loop.create_future() for key in own}
+        answers: dict[str, Verdict] = dict.fromkeys(own, BROKEN)
+        try:
+            answers = dict(zip(own, await ask(list(own.values())), strict=True))
+        finally:
+            for key, answer in answers.items():
+                self._at_work.pop(key).set_result(answer)
+                if isinstance(answer, Score):
+                    self._remembered.put(key, answer)
+                self.counts.failed += isinstance(answer, ScoreFailure)
+        return answers
+
+
+class IdempotencyKeys:
+    """What each Idempotency-Key was first sent with; the oldest are forgotten."""
+
+    def __init__(self) -> None:
+        self._contents: OrderedDict[str, str] = OrderedDict()
+
+    def claim(self, key: str, content: str) -> None:
+        """Raises Refused 422 when `key` came before with other content (both are hashes)."""
+        if self._contents.setdefault(key, content) != content:
+            raise Refused(422, "this Idempotency-Key came before with other content; give a request a key of its own")
+        self._contents.move_to_end(key)
+        if len(self._contents) > MAX_KEYS:
+            self._contents.popitem(last=False)
+
+
+def content_hash(item: EncodedItem) -> str:
+    """Of all that a caller sends for one item: the prompt with its metadata, and the picture's bytes."""
+    told = json.dumps([item.prompt.text, dict(item.prompt.metadata)], sort_keys=True).encode()
+    content = blake2b(len(told).to_bytes(8) + told, digest_size=16)
+    content.update(item.image)
+    return content.hexdigest()
