@@ -7,12 +7,14 @@ from configs.reward import Reward, parts_of
 from reward_server.verifiers.base import Verifier
 from reward_server.verifiers.exam import ExamVerifier
 from reward_server.verifiers.geneval import GenevalVerifier
+from reward_server.verifiers.http import HttpVerifier
 from reward_server.verifiers.random import RandomVerifier
 from reward_server.verifiers.vlm_judge import VlmJudgeVerifier
 
 VERIFIERS: dict[str, type[Verifier]] = {
     "exam": ExamVerifier,
     "geneval": GenevalVerifier,
+    "http": HttpVerifier,
     "random": RandomVerifier,
     "vlm_judge": VlmJudgeVerifier,
 }
