@@ -17,7 +17,7 @@ def rollout_statistics(groups_P: Sequence[Group], tally: Tally, reward: Reward) 
     scores = [score for group in groups_P for score in group.scores]
     thoughts = [thought for group in groups_P for thought in group.thoughts]
     rewards_PG = torch.tensor([[score.value for score in group.scores] for group in groups_P], dtype=torch.float64)
-    partial = sorted(name for name, value in scores[0].breakdown.items() if isinstance(value, float))
+    partial = sorted(name for name in scores[0].breakdown if all(_is_number(score.breakdown.get(name)) for score in scores))
     return {
         "reward/mean": fmean(score.value for score in scores),
         "reward/group_std": rewards_PG.std(1, correction=0).mean().item(),
@@ -32,3 +32,7 @@ def rollout_statistics(groups_P: Sequence[Group], tally: Tally, reward: Reward) 
         "scores/cached": tally.cached,
         "scores/failed": tally.failed,
     }
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float)
