@@ -8,6 +8,9 @@ from reward_server.verifiers.base import Verifier
 from reward_server.verifiers.exam import ExamVerifier
 from reward_server.verifiers.geneval import GenevalVerifier
 from reward_server.verifiers.http import HttpVerifier
+from reward_server.verifiers.ocr import OcrVerifier
+from reward_server.verifiers.preference import PreferenceVerifier
+from reward_server.verifiers.python import PythonVerifier
 from reward_server.verifiers.random import RandomVerifier
 from reward_server.verifiers.vlm_judge import VlmJudgeVerifier
 
@@ -15,6 +18,9 @@ VERIFIERS: dict[str, type[Verifier]] = {
     "exam": ExamVerifier,
     "geneval": GenevalVerifier,
     "http": HttpVerifier,
+    "ocr": OcrVerifier,
+    "preference": PreferenceVerifier,
+    "python": PythonVerifier,
     "random": RandomVerifier,
     "vlm_judge": VlmJudgeVerifier,
 }
