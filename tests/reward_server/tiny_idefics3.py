@@ -1,8 +1,9 @@
 """A tiny Idefics3 with random weights, written as a checkpoint folder that vLLM serves and transformers loads.
 
 Idefics3 because vLLM 0.32 serves it with Pillow's image processor: SmolVLM's processor needs num2words and a video processor,
-Qwen-VL and InternVL need torchvision. Its weights are drawn so that "yes" and "no" always lead: every embedding and both rows
-of the head carry a constant in one channel that no layer writes to. Which of the two leads is left to chance and the picture.
+Qwen-VL and InternVL need torchvision. Every embedding carries a constant in one channel that no layer writes to, and the head
+reads it as a bias: "yes" and "no" lead, spaces come last, so that it does not write them for ever between the tokens of a JSON
+object. Which of the two words leads is left to chance and the picture.
 """
 
 from pathlib import Path
@@ -93,4 +94,5 @@ def _model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Idefics3ForConditio
             layer.mlp.down_proj.weight[0] = 0
         model.lm_head.weight[:, 0] = 0
         model.lm_head.weight[tokenizer.convert_tokens_to_ids(["yes", "no"]), 0] = _LEAD
+        model.lm_head.weight[tokenizer.convert_tokens_to_ids(list("ĠĉĊč")), 0] = -_LEAD
     return model
