@@ -3,7 +3,8 @@
 import gzip
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ import torch
 from torch import Tensor
 
 from configs.verifiers import GenevalReward
+from reward_server.detections import Detector
 from reward_server.requirements import Requirements
 from reward_server.verifiers import validate_metadata
-from reward_server.verifiers.geneval import EYES, Eye, GenevalVerifier, PublishedVerdict, published_verdict
+from reward_server.verifiers.geneval import GenevalVerifier, PublishedVerdict, published_verdict
 from tests.reward_server.fakes import Picture, Seen, prompt, seen
 from unigrpo.types import Score, ScoreFailure
 
@@ -128,43 +130,40 @@ def test_a_detection_that_is_not_finite_is_refused(broken: Seen) -> None:
 RED_CIRCLE = {"tag": "colors", "include": [{"class": "circle", "count": 1, "color": "red"}], "prompt": "a red circle"}
 
 
-def verifier_that(monkeypatch: pytest.MonkeyPatch, detect: Callable[[Tensor], Picture], **config: Any) -> GenevalVerifier:
-    monkeypatch.setitem(EYES, "shapes", Eye(detect, labels=(), colors=()))
-    return GenevalVerifier(GenevalReward(detector="shapes", **config))
+def verifier_that(detect: Detector, **config: Any) -> GenevalVerifier:
+    return GenevalVerifier(GenevalReward(**{"detector": "shapes", **config}), detector=detect)
 
 
 @pytest.mark.parametrize(("chosen", "value"), [("graded", 2 / 3), ("strict", 0.0), ("geneval", 1.0)])
-def test_the_verifier_trains_on_the_chosen_score_and_reports_all(
-    monkeypatch: pytest.MonkeyPatch, chosen: str, value: float
-) -> None:
+def test_the_verifier_trains_on_the_chosen_score_and_reports_all(chosen: str, value: float) -> None:
     picture = Picture([seen("red circle"), seen("blue square", row=1)])
-    verifier = verifier_that(monkeypatch, lambda image: picture, score=chosen)
+    verifier = verifier_that(lambda image: picture, score=chosen)
     (score,) = verifier.score([prompt(RED_CIRCLE)], [torch.zeros(24, 24, 3, dtype=torch.uint8)])
     assert isinstance(score, Score)
     assert score.value == value
     assert score.breakdown == {"strict": 0.0, "graded": 2 / 3, "geneval": 1.0, "reason": "", "unmet": "nothing extra"}
 
 
-def test_our_scores_count_what_geneval_counts_without_its_cap(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_our_scores_count_what_geneval_counts_without_its_cap() -> None:
     crowd = {"tag": "counting", "include": [{"class": "circle", "count": 16}]}
     sure = [seen("red circle", score=0.91) for _ in range(16)]
     extra, doubtful = seen("red circle", score=0.91), seen("red circle", score=0.9)
     pictures = iter([Picture(sure), Picture([*sure, doubtful]), Picture([*sure, extra])])
-    verifier = verifier_that(monkeypatch, lambda image: next(pictures))
+    verifier = verifier_that(lambda image: next(pictures))
     verdicts = verifier.score([prompt(crowd)] * 3, [torch.zeros(1)] * 3)
     parts = [score.breakdown for score in verdicts if isinstance(score, Score)]
     assert [part["strict"] for part in parts] == [1.0, 1.0, 0.0]
     assert [part["geneval"] for part in parts] == [1.0, 1.0, 1.0]
 
 
-def test_an_item_that_breaks_the_detector_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_item_that_breaks_the_detector_fails_alone() -> None:
     def detect(image: Tensor) -> Picture:
         if image.any():
             raise RuntimeError("lens cap on")
         return Picture([seen("red circle")])
 
     images = [torch.full((2, 2, 3), fill, dtype=torch.uint8) for fill in (0, 9, 0)]
-    first, second, third = verifier_that(monkeypatch, detect).score([prompt(RED_CIRCLE)] * 3, images)
+    first, second, third = verifier_that(detect).score([prompt(RED_CIRCLE)] * 3, images)
     assert isinstance(first, Score)
     assert first.value == 1.0
     assert second == ScoreFailure(reason="RuntimeError: lens cap on")
@@ -181,5 +180,68 @@ def test_metadata_beyond_the_detector_is_refused() -> None:
 
 
 def test_a_detector_left_open_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"reward.detector is null; set it to .* one of \['shapes'\]"):
+    with pytest.raises(ValueError, match=r"reward.detector is null; set it to .* one of \['mask2former', 'shapes'\]"):
         GenevalVerifier(GenevalReward())
+
+
+def test_suppression_is_the_configs_for_all_three_scores() -> None:
+    # 10 x 10 pixels each, shifted by 5: an IoU of 1/3.
+    cats = [Seen("cat", (x, 0, x + 9, 9), score) for x, score in ((0, 0.95), (5, 0.92))]
+    cat = {"tag": "counting", "include": [{"class": "cat", "count": 1}], "exclude": [{"class": "cat", "count": 2}]}
+    for nms_threshold, expected in ((1.0, 0.0), (0.34, 0.0), (0.33, 1.0)):
+        verifier = verifier_that(lambda image: Picture(cats), detector="mask2former", nms_threshold=nms_threshold)
+        (score,) = verifier.score([prompt(cat)], [torch.zeros(10, 15, 3, dtype=torch.uint8)])
+        assert isinstance(score, Score)
+        assert (score.breakdown["strict"], score.breakdown["geneval"]) == (expected, expected)
+
+
+class WatchedSeen:
+    """A fake that notes whose colour is read."""
+
+    score = 0.95
+
+    def __init__(self, text: str, column: int, read: list[str]) -> None:
+        self._seen, self._read = seen(text, column=column), read
+        self.label, self.box = self._seen.label, self._seen.box
+
+    @property
+    def color(self) -> str | None:
+        self._read.append(self.label)
+        return self._seen.color
+
+
+@dataclass(frozen=True)
+class WatchedPicture:
+    objects: list[WatchedSeen]
+    unrecognised: int = 0
+
+
+def test_colours_are_read_only_in_classes_of_which_the_prompt_names_one() -> None:
+    read: list[str] = []
+    texts = ("red cat", "red cat", "red dog", "red cow")
+    picture = WatchedPicture([WatchedSeen(text, column, read) for column, text in enumerate(texts)])
+    verifier = verifier_that(lambda image: picture, detector="mask2former")
+    groups = [{"class": "cat", "count": 2, "color": "red"}, {"class": "dog", "count": 1, "position": ["right of", 0]}]
+    (score,) = verifier.score([prompt({"tag": "mixed", "include": groups})], [torch.zeros(1)])
+    assert isinstance(score, Score)
+    assert score.breakdown["unmet"] == "nothing extra"
+    assert set(read) == {"cat"}
+    read.clear()
+    verifier.score([prompt({"tag": "mixed", "include": [{"class": "cat", "count": 1}]})], [torch.zeros(1)])
+    assert read == []
+
+
+def test_the_version_names_what_decides() -> None:
+    versions = {
+        GenevalVerifier(GenevalReward(detector="shapes", **settings)).version
+        for settings in ({}, {"score": "strict"}, {"nms_threshold": 0.9}, {"num_workers": 3}, {"batch_size": 5})
+    }
+    assert len(versions) == 3
+    assert verifier_that(lambda image: Picture()).version not in versions
+
+
+def test_photographs_need_folders() -> None:
+    with pytest.raises(ValueError, match=r"needs reward.detector_path and reward.clip_path; set"):
+        GenevalVerifier(GenevalReward(detector="mask2former"))
+    with pytest.raises(ValueError, match=r"needs reward.clip_path; set"):
+        GenevalVerifier(GenevalReward(detector="mask2former", detector_path=Path("/nowhere")))
