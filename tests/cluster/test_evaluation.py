@@ -1,13 +1,21 @@
-"""Headline scores are means over pictures of unseen prompts; seen categories are shown and marked."""
+"""What an evaluation asks of the rollouts, and which prompts count as seen."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
-from cluster.evaluation import Benchmark, evaluate, summarise
-from cluster.rollouts import Group, Rollouts, Sampling, Tally
+from cluster.evaluation import Benchmark, evaluate, seen_by
+from cluster.judging import Tally
+from cluster.rollouts import Group, Rollouts, Sampling
+from cluster.summary import scoring
+from configs.load import QUICKSTART, load
+from configs.schema import TrainConfig
+from configs.verifiers import GenevalReward
 from tests.cluster.fakes import fake_group
+from unigrpo.prompts import write_prompt_file
+from unigrpo.shapes.prompts import shapes_prompts
 from unigrpo.types import Prompt
 
 GROUPS = [
@@ -17,6 +25,7 @@ GROUPS = [
     fake_group(3, "counting", [1.0, 1.0]),
 ]
 SAMPLING = Sampling(seed=0, step=0, group_size=2, temperature=1.0, num_points=3, prompts_per_piece=1, judge="evaluation")
+SCORING = scoring(GenevalReward(detector="shapes"))
 
 
 def is_seen(prompt: Prompt) -> bool:
@@ -27,7 +36,7 @@ class FakeRollouts:
     """Returns groups made by hand and remembers what was asked."""
 
     def __init__(self, dropped: int = 0) -> None:
-        self.tally = Tally(asked=4, dropped=dropped)
+        self.tally = Tally(groups=4, dropped=dropped)
         self.asked: list[Sampling] = []
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Group]:
@@ -35,31 +44,15 @@ class FakeRollouts:
         return GROUPS if sampling.plan is None else [fake_group(1, "counting", [1.0, 1.0])]
 
 
-def test_headline_means_leave_seen_prompts_out() -> None:
-    scores = summarise(GROUPS, is_seen)
-    assert scores["strict"] == pytest.approx(3 / 6)
-    assert scores["graded"] == pytest.approx(1.5 / 6)
-    assert scores["geneval"] == pytest.approx(9 / 6)
-    assert (scores["prompts"], scores["pictures"]) == (3, 6)
-
-
-def test_categories_are_told_apart_and_marked() -> None:
-    categories = summarise(GROUPS, is_seen)["by_category"]
-    assert list(categories) == ["colors", "counting", "position"]
-    assert categories["counting"] == {
-        "strict": 0.75, "graded": 0.375, "geneval": 1.75, "prompts": 2, "pictures": 4, "seen": False
-    }  # fmt: skip
-    assert categories["colors"]["seen"]
-
-
 def benchmark(plan: Any) -> Benchmark:
-    return Benchmark(prompts=[group.prompt for group in GROUPS], sampling=SAMPLING, is_seen=is_seen, plan=plan)
+    return Benchmark(prompts=[group.prompt for group in GROUPS], sampling=SAMPLING, is_seen=is_seen, scoring=SCORING, plan=plan)
 
 
 def test_given_plans_are_scored_beside_own_thoughts_from_the_same_seeds() -> None:
     rollouts = FakeRollouts()
     scores, own = evaluate(cast(Rollouts, rollouts), benchmark(lambda prompt, sibling: (1, 2)))
     assert scores["ground_truth_plan"] == 1.0
+    assert scores["strict"] == pytest.approx(3 / 6)
     assert own == GROUPS
     assert [asked.plan is None for asked in rollouts.asked] == [True, False]
     assert rollouts.asked[0].seed == rollouts.asked[1].seed
@@ -75,8 +68,24 @@ def test_a_score_that_failed_ends_the_evaluation() -> None:
         evaluate(cast(Rollouts, FakeRollouts(dropped=1)), benchmark(None))
 
 
-def test_where_every_prompt_was_seen_the_means_are_over_all_and_say_so() -> None:
-    scores = summarise(GROUPS, lambda prompt: True)
-    assert scores["seen"]
-    assert scores["strict"] == pytest.approx(5 / 8)
-    assert not summarise(GROUPS, is_seen)["seen"]
+def quickstart(*overrides: str) -> TrainConfig:
+    config = load(QUICKSTART, overrides)
+    assert isinstance(config, TrainConfig)
+    return config
+
+
+def seen(config: TrainConfig) -> set[str]:
+    was_seen = seen_by(config)
+    return {prompt.text for split in ("train", "held_out") for prompt in shapes_prompts(split) if was_seen(prompt)}
+
+
+def test_seen_is_what_the_run_trains_on_and_on_the_shapes_world_what_fine_tuning_saw(tmp_path: Path) -> None:
+    fine_tuned = {prompt.text for prompt in shapes_prompts("train")}
+    assert seen(quickstart()) == fine_tuned
+    file = tmp_path / "prompts.jsonl"
+    write_prompt_file(file, shapes_prompts("held_out")[-2:])
+    own = {prompt.text for prompt in shapes_prompts("held_out")[-2:]}
+    trained_on_file = [f"prompts={{kind: file, path: {file}}}", "reward={kind: geneval}"]
+    assert seen(quickstart(*trained_on_file)) == fine_tuned | own
+    assert seen(quickstart(*trained_on_file, "evaluation.prompts={kind: exam}")) == own
+    assert seen(quickstart("prompts={kind: file}", "evaluation.prompts={kind: exam}")) == set()
