@@ -27,14 +27,20 @@ def decode_picture(content: bytes, *, max_pixels: int = MAX_PIXELS, formats: Col
     """
     try:
         with Image.open(BytesIO(content), formats=list(formats)) as picture:
-            _require_modest(picture, max_pixels)
-            picture.load()
-            upright = ImageOps.exif_transpose(picture)
-            return torch.from_numpy(np.array(_on_white(upright)))
-    except (OSError, SyntaxError, EOFError, Image.DecompressionBombError, ZeroDivisionError, OverflowError) as error:
-        raise ValueError(
-            f"{len(content)} bytes are no whole picture ({type(error).__name__}: {error}); send {' or '.join(formats)}"
-        ) from None
+            if (fault := _fault(picture, max_pixels)) is None:
+                picture.load()
+                return torch.from_numpy(np.array(_on_white(ImageOps.exif_transpose(picture))))
+    except (
+        OSError,
+        SyntaxError,
+        EOFError,
+        ValueError,
+        Image.DecompressionBombError,
+        ZeroDivisionError,
+        OverflowError,
+    ) as error:
+        fault = f"{len(content)} bytes are no whole picture ({type(error).__name__}: {error}); send {' or '.join(formats)}"
+    raise ValueError(fault)
 
 
 def encode_png(image_HW3: Tensor) -> bytes:
@@ -44,13 +50,20 @@ def encode_png(image_HW3: Tensor) -> bytes:
     return buffer.getvalue()
 
 
-def _require_modest(picture: Image.Image, max_pixels: int) -> None:
+def _fault(picture: Image.Image, max_pixels: int) -> str | None:
+    """Why an opened picture is not decoded."""
     if picture.width * picture.height > max_pixels:
-        raise ValueError(f"the picture has {picture.width} x {picture.height} pixels; {max_pixels} are allowed")
+        return f"the picture has {picture.width} x {picture.height} pixels; {max_pixels} are allowed"
     if getattr(picture, "n_frames", 1) != 1:
-        raise ValueError("the picture has several frames; send one")
-    if picture.mode not in MODES:
-        raise ValueError(f"the picture has mode {picture.mode}; send 8 bits a channel, one of {', '.join(sorted(MODES))}")
+        return "the picture has several frames; send one"
+    if picture.mode not in MODES or _is_deep(picture):
+        return f"the picture has mode {picture.mode} or more than 8 bits a channel; send one of {', '.join(sorted(MODES))}"
+    return None
+
+
+def _is_deep(picture: Image.Image) -> bool:
+    """Whether Pillow would cut 16 bits a channel to 8, which it does to coloured PNGs without a word."""
+    return any(";16" in str(tile.args) for tile in picture.tile)
 
 
 def _on_white(picture: Image.Image) -> Image.Image:
