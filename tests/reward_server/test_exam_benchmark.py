@@ -156,6 +156,15 @@ def test_it_loads_for_an_exam_reward_and_for_no_reward_that_could_not_judge_it()
         load_prompts(ExamPrompts(), GenevalReward(detector="shapes"))
 
 
+def test_the_card_counts_right() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (\d+) \| (\d+) \| (\d)-(\d) \|", EXAM.with_name("EXAM.md").read_text(), re.MULTILINE)
+    points = {tag: [len(entry["exam_points"]) for entry in ENTRIES if entry["tag"] == tag] for tag in CATEGORIES}
+    assert [(tag, *map(int, numbers)) for tag, *numbers in rows] == [
+        (tag, len(each), sum(each), min(each), max(each)) for tag, each in points.items()
+    ]
+    assert f"exam points: {sum(map(sum, points.values()))} yes/no" in EXAM.with_name("EXAM.md").read_text()
+
+
 def test_the_text_prompts_quote_what_an_ocr_verifier_reads() -> None:
     for entry in ENTRIES:
         if entry["tag"] == "text":
