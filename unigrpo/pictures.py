@@ -9,7 +9,7 @@ from io import BytesIO
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 from torch import Tensor
 
 FORMATS = ("PNG", "WEBP")
@@ -17,28 +17,23 @@ FORMATS = ("PNG", "WEBP")
 MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA"})
 """Pillow's modes of 8 bits or less a channel that become RGB without loss of meaning."""
 MAX_PIXELS = 4096 * 4096
+BROKEN = (OSError, SyntaxError, EOFError, ValueError, ZeroDivisionError, OverflowError, Image.DecompressionBombError)
+"""What Pillow raises for bytes that it cannot read."""
 
 
 def decode_picture(content: bytes, *, max_pixels: int = MAX_PIXELS, formats: Collection[str] = FORMATS) -> Tensor:
     """[H, W, 3] uint8 from an encoded picture.
 
     Raises ValueError, saying what was given and what is allowed, for bytes that are no whole picture of one of `formats`, more
-    than `max_pixels` pixels (known from the header, before decoding), several frames, or another mode than MODES.
+    than `max_pixels` pixels (known from the header, before decoding), several frames, or another mode than MODES. A PNG whose
+    compressed rows end early, but properly, passes: what is missing is black, as other viewers show it too.
     """
     try:
         with Image.open(BytesIO(content), formats=list(formats)) as picture:
             if (fault := _fault(picture, max_pixels)) is None:
                 picture.load()
                 return torch.from_numpy(np.array(_on_white(ImageOps.exif_transpose(picture))))
-    except (
-        OSError,
-        SyntaxError,
-        EOFError,
-        ValueError,
-        Image.DecompressionBombError,
-        ZeroDivisionError,
-        OverflowError,
-    ) as error:
+    except BROKEN as error:
         fault = f"{len(content)} bytes are no whole picture ({type(error).__name__}: {error}); send {' or '.join(formats)}"
     raise ValueError(fault)
 
@@ -50,7 +45,7 @@ def encode_png(image_HW3: Tensor) -> bytes:
     return buffer.getvalue()
 
 
-def _fault(picture: Image.Image, max_pixels: int) -> str | None:
+def _fault(picture: ImageFile.ImageFile, max_pixels: int) -> str | None:
     """Why an opened picture is not decoded."""
     if picture.width * picture.height > max_pixels:
         return f"the picture has {picture.width} x {picture.height} pixels; {max_pixels} are allowed"
@@ -61,7 +56,7 @@ def _fault(picture: Image.Image, max_pixels: int) -> str | None:
     return None
 
 
-def _is_deep(picture: Image.Image) -> bool:
+def _is_deep(picture: ImageFile.ImageFile) -> bool:
     """Whether Pillow would cut 16 bits a channel to 8, which it does to coloured PNGs without a word."""
     return any(";16" in str(tile.args) for tile in picture.tile)
 

