@@ -81,7 +81,7 @@ def test_a_run_whose_judges_were_lost_ends_as_one_whose_were_not(
     kill_reward_actor(run.pid, signal.SIGSTOP)
     lines.append(until(said, "step 5/"))
     rest, _ = run.communicate(timeout=500)
-    assert run.returncode == 0, lines + [rest]
+    assert run.returncode == 0, [*lines, rest]
 
     rows = metrics_rows(disturbed)
     assert sum(row["scores/retried"] for row in rows) > 0
