@@ -142,7 +142,13 @@ def test_files_that_a_config_names_must_exist(tmp_path: Path) -> None:
 def test_what_a_preset_leaves_open_is_listed_and_no_error() -> None:
     config = load(Path("configs/bagel_1024.yaml"))
     check_files(config)
-    assert still_to_be_given(config) == ["model.path", "prompts.path", "evaluation.prompts.path", "reward.detector"]
+    assert still_to_be_given(config) == [
+        "model.path",
+        "prompts.path",
+        "evaluation.prompts.path",
+        "reward.detector_path",
+        "reward.clip_path",
+    ]
 
 
 def test_the_1024_preset_holds_table_3() -> None:
