@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from reward_server.chat.completion import only_choice, quoted
+from reward_server.chat.completion import only_choice, shown
 from reward_server.strict_json import parse_json
 
 V = TypeVar("V", str, int)
@@ -41,13 +41,13 @@ class Choices(Generic[V]):
         try:
             answer = parse_json(text.encode())
         except ValueError as error:
-            raise ValueError(f"the judge answered {quoted(text)}, not an object with {self.key}: {error}") from None
+            raise ValueError(f"the judge answered {shown(text)}, not an object with {self.key}: {error}") from None
         if not isinstance(answer, dict) or answer.keys() != {self.key}:
-            raise ValueError(f"the judge answered {quoted(text)}, not an object with the key {self.key} alone")
+            raise ValueError(f"the judge answered {shown(text)}, not an object with the key {self.key} alone")
         for value in self.allowed:
             if type(answer[self.key]) is type(value) and answer[self.key] == value:
                 return value
-        raise ValueError(f"the judge answered {quoted(text)}; {self.key} must be one of {quoted(list(self.allowed))}")
+        raise ValueError(f"the judge answered {shown(text)}; {self.key} must be one of {shown(list(self.allowed))}")
 
 
 YES_NO = Choices(key="answer", allowed=("yes", "no"))

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from reward_server.chat.completion import only_choice, quoted
+from reward_server.chat.completion import only_choice, shown
 
 _TOP = 20
 """Most log-probabilities that OpenAI gives a token, and vLLM unless told otherwise."""
@@ -33,13 +33,13 @@ class YesProbability:
         top = _top_tokens(only_choice(content, endings=("stop", "length")))
         listed = sum(probability for _, probability in top)
         if listed > 1 + _ROUNDING:
-            raise ValueError(f"the tokens' probabilities add up to {listed:.4f}: {quoted(top)}")
+            raise ValueError(f"the tokens' probabilities add up to {listed:.4f}: {shown(top)}")
         yes, no = (sum(probability for token, probability in top if _word(token) == word) for word in ("yes", "no"))
         if yes + no < _LEAST_SHARE:
-            raise ValueError(f"yes and no hold {yes + no:.4f} of the answer, at least {_LEAST_SHARE} is needed: {quoted(top)}")
+            raise ValueError(f"yes and no hold {yes + no:.4f} of the answer, at least {_LEAST_SHARE} is needed: {shown(top)}")
         unlisted = min(max(0.0, 1 - listed), min(probability for _, probability in top))
         if min(yes, no) == 0 and unlisted / (yes + no + unlisted) > _TOLERANCE:
-            raise ValueError(f"the list is too short to tell how likely {'yes' if yes == 0 else 'no'} is: {quoted(top)}")
+            raise ValueError(f"the list is too short to tell how likely {'yes' if yes == 0 else 'no'} is: {shown(top)}")
         return yes / (yes + no)
 
 
@@ -48,10 +48,10 @@ def _top_tokens(choice: Mapping[str, Any]) -> list[tuple[str, float]]:
     logprobs = choice.get("logprobs")
     tokens = logprobs.get("content") if isinstance(logprobs, dict) else None
     if not isinstance(tokens, list) or len(tokens) != 1 or not isinstance(tokens[0], dict):
-        raise ValueError(f"the answer holds no log-probabilities of one token: {quoted(logprobs)}")
+        raise ValueError(f"the answer holds no log-probabilities of one token: {shown(logprobs)}")
     entries = tokens[0].get("top_logprobs")
     if not isinstance(entries, list) or not entries:
-        raise ValueError(f"the answer's token has no list top_logprobs: {quoted(tokens[0])}")
+        raise ValueError(f"the answer's token has no list top_logprobs: {shown(tokens[0])}")
     return [_probability(entry) for entry in entries]
 
 
@@ -59,7 +59,7 @@ def _probability(entry: object) -> tuple[str, float]:
     match entry:
         case {"token": str(token), "logprob": int() | float() as logprob} if _is_log_probability(logprob):
             return token, math.exp(logprob)
-    raise ValueError(f"{quoted(entry)} is no token with a log-probability of 0 or less")
+    raise ValueError(f"{shown(entry)} is no token with a log-probability of 0 or less")
 
 
 def _is_log_probability(value: float) -> bool:

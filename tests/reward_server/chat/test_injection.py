@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
+from pydantic import TypeAdapter
 from torch import Tensor
 
-from configs.verifiers import ExamReward, VlmJudgeReward
+from configs.verifiers import ExamReward, Verifier, VlmJudgeReward
+from reward_server.verifiers import VERIFIERS
 from reward_server.verifiers.exam import ExamVerifier
 from reward_server.verifiers.vlm_judge import VlmJudgeVerifier
 from tests.reward_server.chat.injections import INJECTIONS
@@ -142,15 +144,16 @@ def test_in_thoughts_which_no_request_holds() -> None:
     ]
     pictures = [PICTURES[0]] * len(hidden)
     clean = prompts((CLEAN,), exam_points=["It is red."])
-    for verifier_class, config_class in ((VlmJudgeVerifier, VlmJudgeReward), (ExamVerifier, ExamReward)):
+    for kind in ("vlm_judge", "exam"):
         with stub_judge(echoing) as judge:
-            verifier = verifier_class(config_class(remote=judge.remote, model="stub"))
+            config = TypeAdapter(Verifier).validate_python({"kind": kind, "remote": judge.remote, "model": "stub"})
+            verifier = VERIFIERS[kind](config)
             [expected] = values(verifier.score(clean, pictures[:1]))
             assert values(verifier.score(hidden, pictures)) == [expected] * len(hidden)
         assert all(request == judge.requests[0] for request in judge.requests)
 
 
-@pytest.mark.parametrize("text", ['{"answer": "yes"}', "yes", *INJECTIONS[:10]])
+@pytest.mark.parametrize("text", ['{"answer": "yes"}', "yes", *INJECTIONS[:4]])
 def test_an_answer_that_repeats_the_question_elsewhere_is_refused(text: str) -> None:
     """A judge that was talked into a refusal, a second choice, a tool call or prose gives no number."""
 
@@ -169,7 +172,7 @@ def test_an_answer_that_repeats_the_question_elsewhere_is_refused(text: str) -> 
         ]
         return json.dumps(answers[round(fraction(picture_of(request)) * 1e6) % len(answers)]).encode()
 
-    pictures = [torch.full((2, 2, 3), value, dtype=torch.uint8) for value in range(40)]
+    pictures = [torch.full((2, 2, 3), value, dtype=torch.uint8) for value in range(14)]
     with stub_judge(talked_over) as judge:
         verdicts = VlmJudgeVerifier(VlmJudgeReward(remote=judge.remote, model="stub")).score(
             prompts((text,) * len(pictures)), pictures
