@@ -69,14 +69,13 @@ def readable_share(parts: Sequence[str], lines: Sequence[str], *, case_sensitive
     read = list("".join(words))
     breaks = set(accumulate(map(len, words), initial=0))
     edits = 0
-    surplus = len(read)
     for part in wanted:
         distance, start, end = closest_passage(part, read, breaks)
         edits += distance
         read[start:end] = [_TAKEN] * (end - start)
         breaks |= {start, end}
-        surplus -= end - start
     total = sum(map(len, wanted))
+    surplus = len(read) - read.count(_TAKEN)
     return (1 - edits / total) * total / (total + SURPLUS_COST * surplus)
 
 
@@ -87,10 +86,13 @@ def closest_passage(wanted: str, read: Sequence[str], breaks: Container[int]) ->
 
     Edits are insertions, deletions and replacements of one letter (Levenshtein), and one more at each end of the passage that
     lies inside a word, that is, not in `breaks`: a space that is not there. Never more than len(wanted), the empty passage.
-    The search is Sellers' (J. Algorithms 1, 1980): the table of the edit distance with a free start and a free end.
+    The search is Sellers' (J. Algorithms 1, 1980): row i of the table holds, for each end, the fewest edits that turn a passage
+    up to there into the first i letters, and the first start of such a passage.
     """
     cut = [int(place not in breaks) for place in range(len(read) + 1)]
-    row = [(cost, place) for place, cost in enumerate(cut)]
+    row = [(cut[0], 0)]
+    for place in range(1, len(read) + 1):
+        row.append(min((cut[place], place), (row[-1][0] + 1, row[-1][1])))
     for number, letter in enumerate(wanted, start=1):
         above, row = row, [(number + cut[0], 0)]
         for place, other in enumerate(read, start=1):

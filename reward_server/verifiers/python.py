@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import inspect
+import logging
 import math
 import operator
 import pkgutil
@@ -17,6 +18,8 @@ from torch import Tensor
 from configs.verifiers import PythonReward
 from reward_server.fingerprint import fingerprint
 from unigrpo.types import Prompt, Score, ScoreFailure
+
+log = logging.getLogger(__name__)
 
 ENTRY_POINTS = "unigrpo.verifiers"
 """The group in which an installed package names its verifiers."""
@@ -67,6 +70,7 @@ class PythonVerifier:
         if not isinstance(answers, list | tuple) or len(answers) != len(images):
             given = f"{len(answers)} answers" if isinstance(answers, list | tuple) else f"a {type(answers).__name__}"
             reason = f"{self._asked} gave {given} for {len(images)} pictures; it must give a list of one answer a picture"
+            log.error(reason)
             return [ScoreFailure(reason=reason)] * len(images)
         return [self._verdict(answer) for answer in answers]
 
@@ -86,7 +90,9 @@ class PythonVerifier:
         return Score(value=float(fields["value"]), breakdown=breakdown)
 
     def _refused(self, answer: object, rule: str) -> ScoreFailure:
-        return ScoreFailure(reason=f"{self._asked} gave {repr(answer)[:_SHOWN]}; {rule}")
+        reason = f"{self._asked} gave {repr(answer)[:_SHOWN]}; {rule}"
+        log.error(reason)
+        return ScoreFailure(reason=reason)
 
 
 def user_class(config: PythonReward) -> type[Any]:
@@ -175,8 +181,10 @@ def _is_number(value: Any) -> bool:
     """Whether it is a finite number that a float can hold; True and False are none."""
     if isinstance(value, bool) or not isinstance(value, Real):
         return False
-    size: Any = abs(value)
-    return bool(size <= sys.float_info.max)
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def _name(judge: type) -> str:
