@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from cluster.benchmarks import BENCHMARKS
 from cluster.faults import Fault
 from configs.load import ConfigError, load, still_to_be_given
 from configs.reward_model import RewardModelConfig
@@ -56,11 +57,20 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("config", type=Path, help="YAML file, such as configs/quickstart.yaml")
         command.add_argument("overrides", nargs="*", metavar="key=value", help=OVERRIDES)
         command.set_defaults(run=run)
-    evaluate = commands.add_parser("evaluate", help="score a checkpoint on the prompts of a config's evaluation section")
-    evaluate.add_argument("policy", type=Path, help="a run folder (its newest checkpoint), a checkpoint, or bundled:shapes")
+    evaluate = commands.add_parser("evaluate", help="score a checkpoint, or pictures in GenEval's folder layout")
+    evaluate.add_argument(
+        "subject",
+        type=Path,
+        metavar="RUN_OR_FOLDER",
+        help="a run folder (its newest checkpoint), a checkpoint, bundled:shapes, or a folder of pictures in GenEval's layout",
+    )
     evaluate.add_argument("overrides", nargs="*", metavar="key=value", help=OVERRIDES)
+    evaluate.add_argument("--benchmark", choices=BENCHMARKS, help="default: the config's evaluation section")
     evaluate.add_argument("--config", type=Path, help="YAML file (default: the run's own, else configs/quickstart.yaml)")
     evaluate.add_argument("--json", type=Path, help="also write the scores here")
+    evaluate.add_argument(
+        "--out", type=Path, help="new folder for pictures, rows, scores and a sheet (default: in the run, or beside FOLDER)"
+    )
     evaluate.set_defaults(run=_evaluate)
     reward = commands.add_parser("reward", help="judges on their own: serve them, or fit the shapes world's reward model")
     verbs = reward.add_subparsers(required=True, metavar="VERB")
@@ -130,9 +140,16 @@ def _validate(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from cluster.run import run_evaluation
+    from cluster.evaluate import run_evaluation
 
-    run_evaluation(options.policy, options.config, options.overrides, options.json)
+    run_evaluation(
+        options.subject,
+        options.overrides,
+        benchmark=options.benchmark,
+        config_path=options.config,
+        json_path=options.json,
+        out=options.out,
+    )
 
 
 def _quickstart(options: argparse.Namespace) -> None:

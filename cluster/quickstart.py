@@ -2,8 +2,9 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 from PIL import Image
@@ -11,12 +12,13 @@ from PIL import Image
 from cluster.metrics import read_rows
 from cluster.report import plot_curves, print_scores
 from cluster.run import run_training, scores_of
+from cluster.summary import headline
 from configs.load import QUICKSTART, ConfigError, load
 from configs.schema import TrainConfig
 from unigrpo.gallery import side_by_side
 
-VERDICTS = {True: "right", False: "wrong"}
-"""Of the strict score, below each picture."""
+VERDICTS = {1.0: "right", 0.0: "wrong"}
+"""Of a strict score, below each picture; other scores are given as they are."""
 
 
 def run_quickstart(overrides: Sequence[str]) -> None:
@@ -39,24 +41,29 @@ def run_quickstart(overrides: Sequence[str]) -> None:
         "seed": config.seed,
     }
     plot_curves(rows, config.run_dir / "curves.png")
-    _before_and_after(config)
+    _before_and_after(config, after["headline"]["score"])
     summary["seconds"] = time.time() - psutil.Process().create_time()
     (config.run_dir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     print_scores({"before": before, "after": after})
-    print(f"strict {before['strict']:.3f} -> {after['strict']:.3f} in {summary['seconds'] / 60:.1f} minutes")
+    score = after["headline"]["score"]
+    print(f"{score} {headline(before):.3f} -> {headline(after):.3f} in {summary['seconds'] / 60:.1f} minutes")
     print(f"pictures: {config.run_dir}/before_after.png   curves: {config.run_dir}/curves.png   run folder: {config.run_dir}")
 
 
-def _before_and_after(config: TrainConfig) -> None:
+def _before_and_after(config: TrainConfig, score: str) -> None:
     columns = {}
     for title, step in (("before", 0), ("after", config.steps)):
         folder = config.run_dir / "samples" / f"evaluation-{step:06d}"
         rows = [json.loads(line) for line in (folder / "samples.jsonl").read_text(encoding="utf-8").splitlines()]
         columns[title] = [
-            (Image.open(folder / row["image"]), [row["prompt"], row["thought"], VERDICTS[row["breakdown"]["strict"] == 1.0]])
-            for row in rows
+            (Image.open(folder / row["image"]), [row["prompt"], row["thought"], _verdict(score, row)]) for row in rows
         ]
     side_by_side(columns).save(config.run_dir / "before_after.png")
+
+
+def _verdict(score: str, row: Mapping[str, Any]) -> str:
+    value = row["breakdown"].get(score, row["reward"])
+    return VERDICTS[value] if score == "strict" else f"{score} {value:.2f}"
 
 
 def _move_aside(run_dir: Path) -> None:

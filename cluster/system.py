@@ -1,11 +1,8 @@
 """A running system: every role placed, filled and ready, behind the few verbs of the loop."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-import ray
-import torch
 
 from cluster import actors
 from cluster.evaluation import benchmark, evaluate
@@ -22,8 +19,6 @@ from configs.load import model_folder
 from configs.reward import Reward, parts_of
 from configs.schema import TrainConfig
 from unigrpo.algo.flow import window_start
-from unigrpo.buckets import pack
-from unigrpo.models.bagel.checkpoint import load_model
 from unigrpo.models.bagel.config import BagelConfig
 from unigrpo.tokenizer import Tokenizer
 
@@ -58,8 +53,8 @@ class System:
         """Score the weights the rollout workers hold; write down scores and pictures."""
         scores, groups = evaluate(self.rollouts, benchmark(self.config, self.tokenizer))
         self.metrics.log("evaluation", step, scores)
-        headline = "  ".join(f"{name} {value:.3f}" for name, value in scores.items() if isinstance(value, float))
-        self.view.say(f"evaluation of step {step}: {headline}")
+        means = "  ".join(f"{name} {value:.3f}" for name, value in scores.items() if isinstance(value, float))
+        self.view.say(f"evaluation of step {step}: {means}")
         self._show(f"evaluation-{step:06d}", spread(groups, self.config.logging.samples // len(groups[0].scores)))
 
     def record(self, step: int, groups_P: Sequence[Group], stats: dict[str, Any], seconds: dict[str, float]) -> None:
@@ -86,12 +81,17 @@ def build(config: TrainConfig, tokenizer: Tokenizer, view: View) -> System:
     view.say("starting Ray")
     connect(config.cluster)
     view.say("starting learner, reasoners, denoisers and reward actors (half a minute)")
-    workers = actors.start([actors.learner_role(config), *rollout_roles(config)], config.cluster)
+    rewards = {"reward": config.reward}
+    if config.evaluation.reward is not None:
+        rewards["evaluation.reward"] = config.evaluation.reward
+    workers = actors.start([actors.learner_role(config), *rollout_roles(config, rewards)], config.cluster)
     actors.join_ranks(workers["learner"], config.cluster)
+    judges = {role: judges_of(role, reward, workers, view) for role, reward in rewards.items()}
+    by_purpose = {"training": judges["reward"], "evaluation": judges.get("evaluation.reward", judges["reward"])}
     return System(
         config=config,
         learner=LearnerGroup(workers["learner"], timeout=config.cluster.call_timeout, reward=config.reward),
-        rollouts=rollouts_of(config, workers, tokenizer, view),
+        rollouts=rollouts_of(config, workers, by_purpose, tokenizer, view),
         prompts=PromptStream(
             load_prompts(config.prompts, config.reward), seed=config.seed, per_step=config.rollout.prompts_per_step
         ),
@@ -101,11 +101,9 @@ def build(config: TrainConfig, tokenizer: Tokenizer, view: View) -> System:
     )
 
 
-def rollout_roles(config: TrainConfig) -> list[actors.Role]:
-    """Reasoners, denoisers and judges; evaluations have judges of their own only where the config names some."""
-    judges = actors.reward_roles("reward", config.reward)
-    if config.evaluation.reward is not None:
-        judges += actors.reward_roles("evaluation.reward", config.evaluation.reward)
+def rollout_roles(config: TrainConfig, rewards: Mapping[str, Reward]) -> list[actors.Role]:
+    """Reasoners, denoisers and the judges of `rewards`, by the config section of each."""
+    judges = [role for name, reward in rewards.items() for role in actors.reward_roles(name, reward)]
     return [actors.reasoner_role(config), actors.denoiser_role(config), *judges]
 
 
@@ -116,35 +114,23 @@ def judges_of(role: str, reward: Reward, workers: dict[str, list[Any]], view: Vi
     return Judges(role=role, reward=reward, workers=handles, say=view.say)
 
 
-def rollouts_of(config: TrainConfig, workers: dict[str, list[Any]], tokenizer: Tokenizer, view: View) -> Rollouts:
-    """The started workers as one."""
+def rollouts_of(
+    config: TrainConfig,
+    workers: dict[str, list[Any]],
+    judges: Mapping[str, Judges],
+    tokenizer: Tokenizer,
+    view: View,
+) -> Rollouts:
+    """The started workers as one; `judges` by Sampling.judge."""
     assert config.model.path is not None
     system_prompt = config.model.system_prompt
-    training = judges_of("reward", config.reward, workers, view)
-    own = config.evaluation.reward
     return Rollouts(
         reasoners=workers["reasoner"],
         denoisers=workers["denoiser"],
-        judges={
-            "training": training,
-            "evaluation": training if own is None else judges_of("evaluation.reward", own, workers, view),
-        },
+        judges=judges,
         encode=tokenizer.encode,
         system_ids=tokenizer.encode(system_prompt) if system_prompt else (),
         eos=BagelConfig.from_folder(model_folder(config.model.path)).eos_token_id,
         timeout=config.cluster.call_timeout,
         watch=view.stages,
     )
-
-
-def evaluate_folder(config: TrainConfig, tokenizer: Tokenizer, view: View) -> dict[str, Any]:
-    """Scores of the checkpoint at `model.path`, with the roles of a rollout and no learner."""
-    assert config.model.path is not None
-    view.say("starting Ray, reasoners, denoisers and reward actors (half a minute)")
-    connect(config.cluster)
-    rollouts = rollouts_of(config, actors.start(rollout_roles(config), config.cluster), tokenizer, view)
-    model = load_model(model_folder(config.model.path), dtype=torch.float32).model
-    buckets = pack(model.named_parameters(), version=0, bucket_bytes=config.learner.bucket_bytes)
-    rollouts.load([ray.put(bucket) for bucket in buckets], version=0)
-    scores, _ = evaluate(rollouts, benchmark(config, tokenizer))
-    return scores

@@ -1,8 +1,10 @@
 """How `unigrpo` ends: its status, and one message where the code is not at fault."""
 
+from pathlib import Path
+
 import pytest
 
-from cluster import cli, run
+from cluster import cli, evaluate, run
 from cluster.faults import Fault, Lost, Stalled, Unscored
 from configs.load import ConfigError
 
@@ -65,12 +67,18 @@ def test_a_config_goes_to_the_command_of_its_task(capsys: pytest.CaptureFixture[
 )
 def test_overrides_may_stand_on_either_side_of_an_option(monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
     asked: list[object] = []
-    monkeypatch.setattr(run, "run_evaluation", lambda *given: asked.extend(given))
+    monkeypatch.setattr(evaluate, "run_evaluation", lambda *given, **named: asked.extend([*given, named["config_path"]]))
     assert cli.main(["evaluate", *arguments]) == 0
-    assert asked[2] == ["seed=3"]
+    assert asked == [Path("run"), ["seed=3"], Path(QUICKSTART)]
 
 
 def test_what_is_no_override_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         cli.main(["evaluate", "run", "--confg", QUICKSTART])
     assert "unrecognized arguments: --confg" in capsys.readouterr().err
+
+
+def test_an_unknown_benchmark_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["evaluate", "run", "--benchmark", "gen_eval"])
+    assert "invalid choice: 'gen_eval' (choose from" in capsys.readouterr().err
