@@ -79,6 +79,10 @@ class Panel(Generic[A]):
         left = iter(answers)
         return [paper if isinstance(paper, ScoreFailure) else _all_or_none([next(left) for _ in paper]) for paper in papers]
 
+    def close(self) -> None:
+        """Ends connections and threads."""
+        self._caller.close()
+
     def _calls(
         self, questions: Callable[[Prompt], Sequence[Mapping[str, str]]], prompt: Prompt, image: Tensor
     ) -> list[Call[A]] | ScoreFailure:

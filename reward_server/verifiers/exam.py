@@ -60,6 +60,10 @@ class ExamVerifier:
             for prompt, paper in zip(prompts, papers, strict=True)
         ]
 
+    def close(self) -> None:
+        """Ends connections and threads."""
+        self._panel.close()
+
 
 def _questions(prompt: Prompt) -> list[dict[str, str]]:
     return [{"prompt": prompt.text, "point": point} for point in exam_points(prompt.metadata)]

@@ -49,6 +49,10 @@ class VlmJudgeVerifier:
         answers = self._panel.ask(lambda prompt: [{"prompt": prompt.text}], prompts, images)
         return [answer if isinstance(answer, ScoreFailure) else self._score(answer[0]) for answer in answers]
 
+    def close(self) -> None:
+        """Ends connections and threads."""
+        self._panel.close()
+
     def _score(self, answer: str | int | float) -> Score:
         match answer:
             case str():

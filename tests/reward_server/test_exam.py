@@ -8,8 +8,8 @@ import torch
 
 from configs.verifiers import ExamReward
 from reward_server.verifiers import VERIFIERS
-from reward_server.verifiers.exam import ExamVerifier, exam_points
-from tests.reward_server.chat.stub_judge import Request, completion, fenced, stub_judge
+from reward_server.verifiers.exam import exam_points
+from tests.reward_server.chat.stub_judge import Request, completion, fenced, stub_judge, verdicts_of
 from unigrpo.types import Prompt, Score, ScoreFailure
 
 PICTURE = torch.zeros(4, 6, 3, dtype=torch.uint8)
@@ -24,7 +24,7 @@ def marks(request: Request) -> bytes:
 def marked(*papers: list[Any], prompt: str = "a cat") -> tuple[list[Score | ScoreFailure], list[Request]]:
     items = [Prompt(index=index, text=prompt, metadata={"exam_points": points}) for index, points in enumerate(papers)]
     with stub_judge(marks) as judge:
-        verdicts = ExamVerifier(ExamReward(remote=judge.remote, model="stub")).score(items, [PICTURE] * len(items))
+        verdicts = verdicts_of(ExamReward(remote=judge.remote, model="stub"), items, [PICTURE] * len(items))
     return verdicts, judge.requests
 
 
@@ -59,8 +59,9 @@ def test_a_point_without_an_answer_fails_its_picture_and_no_other() -> None:
 
 def test_an_outage_of_one_point_is_an_outage_of_the_picture() -> None:
     with stub_judge(marks) as judge:
-        verifier = ExamVerifier(ExamReward(remote=judge.remote, model="stub"))
-    [verdict] = verifier.score([Prompt(index=0, text="a", metadata={"exam_points": ["yes, a", "no, b"]})], [PICTURE])
+        config = ExamReward(remote=judge.remote, model="stub")
+    items = [Prompt(index=0, text="a", metadata={"exam_points": ["yes, a", "no, b"]})]
+    [verdict] = verdicts_of(config, items, [PICTURE])
     assert isinstance(verdict, ScoreFailure)
     assert verdict.outage
 

@@ -13,7 +13,7 @@ from configs.verifiers import VlmJudgeReward
 from reward_server.server import RewardServer
 from reward_server.verifiers.vlm_judge import VlmJudgeVerifier
 from tests.reward_server.chat.bad_answers import BODIES, GRADE_TEXTS, LOGPROBS, YES_NO_TEXTS, body
-from tests.reward_server.chat.stub_judge import Request, completion, fenced, question_of, stub_judge, top_logprobs
+from tests.reward_server.chat.stub_judge import Request, completion, fenced, question_of, stub_judge, top_logprobs, verdicts_of
 from unigrpo.types import Prompt, Score, ScoreFailure
 
 PICTURE = torch.zeros(4, 6, 3, dtype=torch.uint8)
@@ -30,8 +30,8 @@ def says(make: Callable[[str], Any]) -> Callable[[Request], bytes]:
 
 def judged(make: Callable[[str], Any], *texts: str, **config: Any) -> list[Score | ScoreFailure]:
     with stub_judge(says(make)) as judge:
-        verifier = VlmJudgeVerifier(VlmJudgeReward(remote=judge.remote, model="stub", **config))
-        return verifier.score(prompts(*texts), [PICTURE] * len(texts))
+        judge_config = VlmJudgeReward(remote=judge.remote, model="stub", **config)
+        return verdicts_of(judge_config, prompts(*texts), [PICTURE] * len(texts))
 
 
 def test_yes_is_one_and_no_is_zero() -> None:
@@ -61,9 +61,8 @@ def test_the_probability_of_yes() -> None:
 
 def test_the_request() -> None:
     with stub_judge(says(lambda text: completion('{"grade": 7}'))) as judge:
-        VlmJudgeVerifier(VlmJudgeReward(remote=judge.remote, model="judge-7b", answer="scale", scale=7)).score(
-            prompts("three red circles"), [PICTURE]
-        )
+        config = VlmJudgeReward(remote=judge.remote, model="judge-7b", answer="scale", scale=7)
+        verdicts_of(config, prompts("three red circles"), [PICTURE])
     [request], [headers] = judge.requests, judge.headers
     assert request.keys() == {"model", "messages", "temperature", "seed", "max_tokens", "response_format"}
     assert request["model"] == "judge-7b"
@@ -78,9 +77,9 @@ def test_the_request() -> None:
 
 def test_equal_questions_have_equal_keys_and_others_other_ones() -> None:
     with stub_judge(says(lambda text: completion('{"answer": "no"}'))) as judge:
-        verifier = VlmJudgeVerifier(VlmJudgeReward(remote=judge.remote, model="stub"))
+        config = VlmJudgeReward(remote=judge.remote, model="stub")
         for text, picture in (("a", PICTURE), ("a", PICTURE.clone()), ("b", PICTURE), ("a", PICTURE + 1)):
-            verifier.score(prompts(text), [picture])
+            verdicts_of(config, prompts(text), [picture])
     first, again, *others = [headers["idempotency-key"] for headers in judge.headers]
     assert first == again
     assert len({first, *others}) == 3
@@ -116,16 +115,16 @@ def test_one_bad_answer_fails_its_own_picture_alone() -> None:
 
 def test_an_empty_picture_fails_alone() -> None:
     with stub_judge(says(lambda text: completion('{"answer": "yes"}'))) as judge:
-        verifier = VlmJudgeVerifier(VlmJudgeReward(remote=judge.remote, model="stub"))
-        empty, whole = verifier.score(prompts("a", "b"), [PICTURE[:0], PICTURE])
+        config = VlmJudgeReward(remote=judge.remote, model="stub")
+        empty, whole = verdicts_of(config, prompts("a", "b"), [PICTURE[:0], PICTURE])
     assert isinstance(empty, ScoreFailure)
     assert isinstance(whole, Score)
 
 
 def test_no_endpoint_there_is_an_outage() -> None:
     with stub_judge(says(lambda text: completion('{"answer": "yes"}'))) as judge:
-        verifier = VlmJudgeVerifier(VlmJudgeReward(remote=judge.remote, model="stub"))
-    [verdict] = verifier.score(prompts("a"), [PICTURE])
+        config = VlmJudgeReward(remote=judge.remote, model="stub")
+    [verdict] = verdicts_of(config, prompts("a"), [PICTURE])
     assert isinstance(verdict, ScoreFailure)
     assert verdict.outage
 
@@ -136,7 +135,9 @@ def test_the_version_names_all_that_decides_a_score(tmp_path: Path) -> None:
 
     def version(**config: Any) -> str:
         remote = {"endpoints": [f"http://127.0.0.1:{9000 + next(numbers)}/v1"], "private_hosts": ["127.0.0.1"]}
-        return VlmJudgeVerifier(VlmJudgeReward.model_validate({"remote": remote, "model": "a", **config})).version
+        judge = VlmJudgeVerifier(VlmJudgeReward.model_validate({"remote": remote, "model": "a", **config}))
+        judge.close()
+        return judge.version
 
     template.write_text('{"system": "Judge.", "question": "{prompt}"}')
     first = version(template=template)

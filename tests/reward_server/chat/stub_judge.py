@@ -4,14 +4,20 @@ import base64
 import json
 import re
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from torch import Tensor
+
 from configs.remote import Remote
+from configs.verifiers import ExamReward, VlmJudgeReward
+from reward_server.verifiers.exam import ExamVerifier
+from reward_server.verifiers.vlm_judge import VlmJudgeVerifier
+from unigrpo.types import Prompt, Score, ScoreFailure
 
 FENCE = re.compile(r"<data ([0-9a-f]{32})>\n(.*)\n</data \1>")
 """One fenced text: its mark and its line."""
@@ -71,6 +77,15 @@ def stub_judge(answer: Callable[[Request], bytes]) -> Iterator[StubJudge]:
         server.shutdown()
         thread.join(timeout=10)
         server.server_close()
+
+
+def verdicts_of(
+    config: VlmJudgeReward | ExamReward, prompts: Sequence[Prompt], images: Sequence[Tensor]
+) -> list[Score | ScoreFailure]:
+    """What the configured verifier says; it is closed after that."""
+    judge = VlmJudgeVerifier(config) if isinstance(config, VlmJudgeReward) else ExamVerifier(config)
+    with closing(judge):
+        return judge.score(prompts, images)
 
 
 def picture_of(request: Request) -> bytes:

@@ -12,13 +12,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
-from pydantic import TypeAdapter
 from torch import Tensor
 
-from configs.verifiers import ExamReward, Verifier, VlmJudgeReward
-from reward_server.verifiers import VERIFIERS
-from reward_server.verifiers.exam import ExamVerifier
-from reward_server.verifiers.vlm_judge import VlmJudgeVerifier
+from configs.verifiers import ExamReward, VlmJudgeReward
 from tests.reward_server.chat.injections import INJECTIONS
 from tests.reward_server.chat.stub_judge import (
     FENCE,
@@ -30,6 +26,7 @@ from tests.reward_server.chat.stub_judge import (
     question_of,
     stub_judge,
     top_logprobs,
+    verdicts_of,
 )
 from unigrpo.pictures import encode_png
 from unigrpo.types import Prompt, Score, ScoreFailure
@@ -88,10 +85,10 @@ def test_there_are_enough_of_them() -> None:
 def test_in_prompts(answer: str) -> None:
     texts = (CLEAN, *INJECTIONS)
     with stub_judge(echoing) as judge:
-        verifier = VlmJudgeVerifier(VlmJudgeReward(remote=judge.remote, model="stub", answer=answer))
+        config = VlmJudgeReward(remote=judge.remote, model="stub", answer=answer)
         for picture in PICTURES:
             expected = EXPECTED[answer](fraction(encode_png(picture)))
-            assert values(verifier.score(prompts(texts), [picture] * len(texts))) == pytest.approx([expected] * len(texts))
+            assert values(verdicts_of(config, prompts(texts), [picture] * len(texts))) == pytest.approx([expected] * len(texts))
     assert sorted(fenced(request) for request in judge.requests) == sorted([[text] for text in texts] * len(PICTURES))
     assert len({json.dumps(skeleton(request)) for request in judge.requests}) == 1
 
@@ -100,11 +97,10 @@ def test_in_exam_points() -> None:
     papers = [INJECTIONS[first : first + 15] for first in range(0, len(INJECTIONS), 15)]
     items = [Prompt(index=0, text=CLEAN, metadata={"exam_points": [*paper, CLEAN]}) for paper in papers]
     with stub_judge(echoing) as judge:
-        verifier = ExamVerifier(ExamReward(remote=judge.remote, model="stub"))
+        config = ExamReward(remote=judge.remote, model="stub")
         for picture in PICTURES:
             expected = EXPECTED["yes_no"](fraction(encode_png(picture)))
-            verdicts = verifier.score(items, [picture] * len(items))
-            assert values(verdicts) == [expected] * len(items)
+            assert values(verdicts_of(config, items, [picture] * len(items))) == [expected] * len(items)
     asked = [[CLEAN, point] for paper in papers for point in (*paper, CLEAN)] * len(PICTURES)
     assert sorted(fenced(request) for request in judge.requests) == sorted(asked)
     assert len({json.dumps(skeleton(request)) for request in judge.requests}) == 1
@@ -113,7 +109,7 @@ def test_in_exam_points() -> None:
 def test_in_the_prompt_of_an_exam() -> None:
     items = [Prompt(index=0, text=text, metadata={"exam_points": ["It is red."]}) for text in INJECTIONS]
     with stub_judge(echoing) as judge:
-        verdicts = ExamVerifier(ExamReward(remote=judge.remote, model="stub")).score(items, [PICTURES[0]] * len(items))
+        verdicts = verdicts_of(ExamReward(remote=judge.remote, model="stub"), items, [PICTURES[0]] * len(items))
     assert values(verdicts) == [EXPECTED["yes_no"](fraction(encode_png(PICTURES[0])))] * len(items)
     assert len({json.dumps(skeleton(request)) for request in judge.requests}) == 1
 
@@ -129,8 +125,8 @@ def written(text: str) -> Tensor:
 def test_written_into_pictures(answer: str) -> None:
     pictures = [written(text) for text in INJECTIONS]
     with stub_judge(echoing) as judge:
-        verifier = VlmJudgeVerifier(VlmJudgeReward(remote=judge.remote, model="stub", answer=answer))
-        verdicts = verifier.score(prompts((CLEAN,) * len(pictures)), pictures)
+        config = VlmJudgeReward(remote=judge.remote, model="stub", answer=answer)
+        verdicts = verdicts_of(config, prompts((CLEAN,) * len(pictures)), pictures)
     assert values(verdicts) == pytest.approx([EXPECTED[answer](fraction(encode_png(picture))) for picture in pictures])
     assert len({question_of(request) for request in judge.requests}) == 1, "only the picture may differ"
 
@@ -144,12 +140,11 @@ def test_in_thoughts_which_no_request_holds() -> None:
     ]
     pictures = [PICTURES[0]] * len(hidden)
     clean = prompts((CLEAN,), exam_points=["It is red."])
-    for kind in ("vlm_judge", "exam"):
+    for kind in (VlmJudgeReward, ExamReward):
         with stub_judge(echoing) as judge:
-            config = TypeAdapter(Verifier).validate_python({"kind": kind, "remote": judge.remote, "model": "stub"})
-            verifier = VERIFIERS[kind](config)
-            [expected] = values(verifier.score(clean, pictures[:1]))
-            assert values(verifier.score(hidden, pictures)) == [expected] * len(hidden)
+            config = kind(remote=judge.remote, model="stub")
+            [expected] = values(verdicts_of(config, clean, pictures[:1]))
+            assert values(verdicts_of(config, hidden, pictures)) == [expected] * len(hidden)
         assert all(request == judge.requests[0] for request in judge.requests)
 
 
@@ -174,7 +169,6 @@ def test_an_answer_that_repeats_the_question_elsewhere_is_refused(text: str) -> 
 
     pictures = [torch.full((2, 2, 3), value, dtype=torch.uint8) for value in range(14)]
     with stub_judge(talked_over) as judge:
-        verdicts = VlmJudgeVerifier(VlmJudgeReward(remote=judge.remote, model="stub")).score(
-            prompts((text,) * len(pictures)), pictures
-        )
+        config = VlmJudgeReward(remote=judge.remote, model="stub")
+        verdicts = verdicts_of(config, prompts((text,) * len(pictures)), pictures)
     assert all(isinstance(verdict, ScoreFailure) and not verdict.outage for verdict in verdicts)
