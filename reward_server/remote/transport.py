@@ -61,24 +61,29 @@ class Transport:
         )
 
     async def post(self, url: URL, body: bytes, headers: dict[str, str]) -> bytes:
-        """The answer of status 200. Raises AttemptError for anything else. Has no deadline of its own: the caller cancels."""
+        """The answer of status 200. Raises AttemptError for anything else. Has no deadline of its own: the caller cancels.
+
+        No exception of the client library gets out: some show in their representation the headers that were sent.
+        """
         try:
             async with self._session.post(url, data=BytesIO(body), headers=headers, allow_redirects=False) as response:
                 if response.status != 200:
                     raise await self._refusal(response)
                 self._require_plain(response)
                 return await self._whole(response)
+        except aiohttp.ClientResponseError as error:
+            raise AttemptError(f"it does not speak proper HTTP: {error.message}", outage=True) from None
         except (aiohttp.ClientError, OSError) as error:
-            # Only the text: the representation of some of these shows the headers that were sent.
             raise AttemptError(f"{type(error).__name__}: {error}", outage=True) from None
 
     async def close(self) -> None:
         await self._session.close()
 
     def _require_plain(self, response: aiohttp.ClientResponse) -> None:
-        encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
-        if encoding not in ("", "identity"):
-            raise AttemptError(f"the answer is compressed ({encoding[:40]}), which was not asked for", outage=False)
+        for header, plain in (("Content-Encoding", "identity"), ("Transfer-Encoding", "chunked")):
+            encoding = response.headers.get(header, plain).strip().lower()
+            if encoding not in ("", plain):
+                raise AttemptError(f"the answer is compressed ({header}: {encoding}), which was not asked for", outage=False)
         if response.content_length is not None and response.content_length > self._max_answer_bytes:
             raise self._too_large(response.content_length)
 

@@ -149,7 +149,7 @@ def number(content: bytes) -> int:
     return int(content)
 
 
-def call(body: str = "7", *, path: str = "/judge", key: str = "key", read: Callable[[bytes], T] = number) -> Call[T]:
+def call(body: str = "7", *, path: str = "/judge", key: str = "key", read: Callable[[bytes], int] = number) -> Call[int]:
     return Call(path=path, body=body.encode(), content_type="text/plain", read=read, idempotency_key=key)
 
 

@@ -6,7 +6,7 @@ import time
 import pytest
 from aiohttp import web
 
-from tests.reward_server.remote.fakes import FakeNet, Seen, call, caller, echo, fake_judge, hang, text
+from tests.reward_server.remote.fakes import FakeNet, Handler, Seen, call, caller, echo, fake_judge, hang, text
 from unigrpo.types import ScoreFailure
 
 
@@ -30,7 +30,7 @@ def test_work_is_pulled(net: FakeNet) -> None:
 
 
 def test_share_of_the_work_follows_speed(net: FakeNet) -> None:
-    def lasting(seconds: float):  # type: ignore[no-untyped-def]
+    def lasting(seconds: float) -> Handler:
         async def answer(seen: Seen) -> web.Response:
             await asyncio.sleep(seconds)
             return text(seen.body)
