@@ -29,6 +29,8 @@ from unigrpo.types import Prompt, Score
 BODIES = 4
 """Bodies of the largest size that are held at once; smaller ones are more."""
 
+NOT_READY = "the judges do not answer yet; come back later"
+
 
 def create_app(
     reward: Reward,
@@ -115,8 +117,9 @@ def _add_state_routes(app: FastAPI, reward: Reward, scoring: Scoring, metrics: M
 
     @app.get("/readyz", responses={503: {"model": ErrorAnswer}})
     async def ready() -> dict[str, str]:
-        """Every judge answers."""
-        await _describe(scoring)
+        """Every verifier has a replica that can judge."""
+        if not await scoring.is_ready():
+            raise Refused(503, NOT_READY)
         return {"status": "ready"}
 
     @app.get("/v1/info", responses={401: {"model": ErrorAnswer}, 503: {"model": ErrorAnswer}})
@@ -135,4 +138,4 @@ async def _describe(scoring: Scoring) -> Description:
     try:
         return await scoring.describe()
     except Unavailable:
-        raise Refused(503, "the judges do not answer yet; come back later") from None
+        raise Refused(503, NOT_READY) from None

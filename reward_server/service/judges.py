@@ -42,8 +42,11 @@ class Unavailable(RuntimeError):
 class Judge(Protocol):
     """All replicas of one verifier."""
 
+    async def is_ready(self) -> bool:
+        """Whether a replica can judge now."""
+
     async def describe(self) -> Description:
-        """What it is. Raises Unavailable when no replica answers."""
+        """What it is, cheap after the first time. Raises Unavailable while no replica has said so."""
 
     async def judge(self, items: Sequence[EncodedItem]) -> list[Verdict]:
         """One verdict an item, in order. Raises Unavailable when no replica takes them."""

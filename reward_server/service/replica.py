@@ -1,12 +1,11 @@
-"""Where pictures are decoded and judged: one process of one verifier, taking work from many requests at once.
+"""Where pictures are decoded and judged: one process of one verifier.
 
-Whatever waits is judged together, up to the verifier's batch size, across requests; nothing waits for a batch to fill. While
-one batch is judged the next one is decoded. Both happen in threads: the event loop stays free to answer.
+Both happen in threads, so that the event loop stays free to say how the replica is; while one batch is judged the next one is
+decoded. No more than these two are ever held decoded.
 """
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -18,16 +17,14 @@ from configs.verifiers import Judge as JudgeConfig
 from reward_server.server import RewardServer
 from reward_server.service.judges import Description, EncodedItem, Unreadable, Verdict
 from unigrpo.pictures import decode_picture
+from unigrpo.types import ScoreFailure
 
 BATCHES = 2
-"""Batches at once: one that is judged, one that is decoded."""
-
-Asked = tuple[EncodedItem, "asyncio.Future[Verdict]"]
-"""An item, and where its verdict is waited for."""
+"""Batches held decoded: one that is judged, one that is next."""
 
 
 class JudgeReplica:
-    """A RewardServer that takes encoded pictures; one of the implementations of service.judges.Judge."""
+    """A RewardServer that takes encoded pictures; a reward_server.service.judges.Judge."""
 
     def __init__(self, config: JudgeConfig, limits: Limits) -> None:
         """Loads the verifier. It remembers nothing: the ledger in front of all replicas does."""
@@ -36,24 +33,31 @@ class JudgeReplica:
         self._decode = partial(decode_picture, max_pixels=limits.image_pixels)
         self._decoders = ThreadPoolExecutor(config.placement.num_threads, thread_name_prefix="decode")
         self._scorer = ThreadPoolExecutor(1, thread_name_prefix="judge")
-        self._waiting: deque[Asked] = deque()
-        self._batches: set[asyncio.Task[None]] = set()
+        self._room = asyncio.Semaphore(BATCHES)
         self._judging_since: float | None = None
+
+    async def is_ready(self) -> bool:
+        """It is built."""
+        return True
 
     async def describe(self) -> Description:
         """Version and bounds of the verifier."""
         return Description(version=self._server.version, bounds=self._server.bounds)
 
+    async def judge_as(self, version: str, items: Sequence[EncodedItem]) -> list[Verdict]:
+        """`judge`, or outages when the verifier is not the `version` that the service knows: its files have changed since."""
+        if version != self._server.version:
+            reason = f"the verifier is version {self._server.version} now, and was {version}; restart the service"
+            return [ScoreFailure(reason=reason, outage=True)] * len(items)
+        return await self.judge(items)
+
     async def judge(self, items: Sequence[EncodedItem]) -> list[Verdict]:
         """One verdict an item, in order."""
-        loop = asyncio.get_running_loop()
-        futures = [loop.create_future() for _ in items]
-        self._waiting.extend(zip(items, futures, strict=True))
-        while len(self._batches) < BATCHES and len(self._batches) * self._batch_size < len(self._waiting):
-            task = loop.create_task(self._work())
-            self._batches.add(task)
-            task.add_done_callback(self._batches.discard)
-        return list(await asyncio.gather(*futures))
+        verdicts: list[Verdict] = []
+        for first in range(0, len(items), self._batch_size):
+            async with self._room:
+                verdicts += await self._judged(items[first : first + self._batch_size])
+        return verdicts
 
     def check_health(self) -> None:
         """Raises RuntimeError when the verifier has been at one batch for longer than its judge_timeout: it hangs."""
@@ -61,37 +65,12 @@ class JudgeReplica:
         if since is not None and time.monotonic() - since > self._hung_after:
             raise RuntimeError(f"the verifier has not answered for {self._hung_after:g} s")
 
-    async def _work(self) -> None:
-        while batch := self._next_batch():
-            try:
-                verdicts = await self._judged([item for item, _ in batch])
-            except Exception as error:
-                for _, future in batch:
-                    if not future.cancelled():
-                        future.set_exception(error)
-                continue
-            for (_, future), verdict in zip(batch, verdicts, strict=True):
-                if not future.cancelled():
-                    future.set_result(verdict)
-
-    def _next_batch(self) -> list[Asked]:
-        batch: list[Asked] = []
-        while self._waiting and len(batch) < self._batch_size:
-            item, future = self._waiting.popleft()
-            if not future.cancelled():
-                batch.append((item, future))
-        return batch
-
     async def _judged(self, items: Sequence[EncodedItem]) -> list[Verdict]:
         loop = asyncio.get_running_loop()
         pictures = await asyncio.gather(*(loop.run_in_executor(self._decoders, self._read, item.image) for item in items))
-        seen = [(place, picture) for place, picture in enumerate(pictures) if not isinstance(picture, Unreadable)]
-        scores = await loop.run_in_executor(
-            self._scorer, self._score, [items[place] for place, _ in seen], [picture for _, picture in seen]
-        )
-        found: dict[int, Verdict] = dict(zip((place for place, _ in seen), scores, strict=True))
-        found |= {place: picture for place, picture in enumerate(pictures) if isinstance(picture, Unreadable)}
-        return [found[place] for place in range(len(items))]
+        seen = [(item, picture) for item, picture in zip(items, pictures, strict=True) if isinstance(picture, Tensor)]
+        scores = iter(await loop.run_in_executor(self._scorer, self._score, seen))
+        return [picture if isinstance(picture, Unreadable) else next(scores) for picture in pictures]
 
     def _read(self, image: bytes) -> Tensor | Unreadable:
         try:
@@ -99,9 +78,9 @@ class JudgeReplica:
         except ValueError as error:
             return Unreadable(reason=str(error))
 
-    def _score(self, items: Sequence[EncodedItem], pictures: Sequence[Tensor]) -> Sequence[Verdict]:
+    def _score(self, seen: Sequence[tuple[EncodedItem, Tensor]]) -> Sequence[Verdict]:
         self._judging_since = time.monotonic()
         try:
-            return self._server.score([item.prompt for item in items], pictures)
+            return self._server.score([item.prompt for item, _ in seen], [picture for _, picture in seen])
         finally:
             self._judging_since = None

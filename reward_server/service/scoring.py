@@ -33,6 +33,14 @@ class Scoring:
         self.ledgers = {name: Ledger(part.cache_entries) for name, part in parts.items()}
         self._keys = IdempotencyKeys()
 
+    async def is_ready(self) -> bool:
+        """Whether every verifier has a replica that can judge now."""
+        try:
+            async with asyncio.timeout(DESCRIBE_TIMEOUT):
+                return all(await asyncio.gather(*(judge.is_ready() for judge in self._judges.values())))
+        except TimeoutError:
+            return False
+
     async def describe(self) -> Description:
         """Version and bounds of the whole reward. Raises Unavailable while one of its verifiers does not answer."""
         return whole(self._reward, await self._describe_parts())
