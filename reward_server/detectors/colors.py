@@ -1,8 +1,7 @@
 """Naming an object's colour with CLIP: GenEval's zero-shot classifier over ten colours (arXiv:2310.11513, evaluate_images.py).
 
 The object is cut out along its mask onto grey, cropped to its box, and compared with three phrases a colour that name the
-object's class. The published evaluation runs CLIP under float16 autocast; here it is float32. Left out on purpose: anything
-that is not needed to answer which of the ten is nearest.
+object's class. The published evaluation runs CLIP under float16 autocast; here it is float32.
 """
 
 from collections.abc import Sequence
@@ -61,7 +60,7 @@ def class_directions(embedding_ND: Tensor, num_classes: int) -> Tensor:
 def cut_out(image_HW3: Tensor, mask_HW: Tensor, box: Box) -> Tensor:
     """The picture within its box [x1, y1, x2, y2), grey outside the bool mask; uint8."""
     x1, y1, x2, y2 = map(round, box)
-    return torch.where(mask_HW[..., None], image_HW3, _GREY)[y1:y2, x1:x2]
+    return torch.where(mask_HW[y1:y2, x1:x2, None], image_HW3[y1:y2, x1:x2], _GREY)
 
 
 def centre_square(picture_HW3: Tensor, size: int) -> Tensor:

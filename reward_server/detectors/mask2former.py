@@ -1,10 +1,12 @@
 """Objects of a photograph: Mask2Former finds them, CLIP names their colours when somebody asks.
 
 The settings are those of GenEval's evaluation and its mmdet configuration (Swin-S, 100 queries, COCO instances): the shorter
-side at 800 pixels unless the longer one would pass 1333, normalised, padded with zeros to a multiple of 32. The weights that
-transformers can read (facebook/mask2former-swin-small-coco-instance) are the authors' own training of the same model, GenEval's
-are mmdet's, so that scores near a threshold may differ. Unproven: the whole on real photographs, since there are no weights
-where this was written; its parts are tested on random weights and on hand-made masks.
+side at 800 pixels unless the longer one would pass 1333, normalised, padded with zeros to a multiple of 32. Two things differ,
+so that scores near a threshold may: the weights that transformers can read (facebook/mask2former-swin-small-coco-instance) are
+the authors' own training of the same model, GenEval's are mmdet's; and Pillow resizes, where mmdet has OpenCV do it.
+
+Unproven: the whole on real photographs, since there are no weights where this was written. Its parts are tested on random
+weights and on hand-made masks.
 """
 
 from collections.abc import Callable
@@ -32,7 +34,7 @@ class Sighting:
     box: Box
     """x1, y1, x2, y2 in pixels."""
     score: float
-    """In (0, 1]."""
+    """In [0, 1]."""
     name_color: Callable[[], str] = field(repr=False)
     """Looks at the object."""
 

@@ -9,9 +9,11 @@ import torch
 def load_model(kind: Any, path: Path) -> Any:
     """A model of the transformers class `kind` from safetensors in a folder: float32, eval mode, on the GPU where there is one.
 
-    Nothing is downloaded. Raises ValueError when the files lack a weight of the model, which transformers would draw at random,
-    and OSError when there are no safetensors.
+    Nothing is downloaded. Raises ValueError when there is no such folder, or when its files lack a weight of the model, which
+    transformers would draw at random; OSError when there are no safetensors.
     """
+    if not path.is_dir():
+        raise ValueError(f"{path} is no folder; give the folder of a checkpoint in transformers' format")
     model, report = kind.from_pretrained(
         path, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
     )

@@ -27,6 +27,10 @@ def read_cases(path: Path) -> Iterator[dict[str, Any]]:
     return map(json.loads, text.decode().splitlines())
 
 
+def detections(case: dict[str, Any]) -> list[Seen]:
+    return [Seen(d["label"], tuple(d["box"]), d["score"], d["color"]) for d in case["detections"]]
+
+
 def comparable(reason: str) -> list[object]:
     """Lines of a reason, the relations found in each as a set: GenEval prints them in the order of a hash."""
     lines: list[object] = []
@@ -43,8 +47,7 @@ def judge(metadata: dict[str, Any], *objects: Seen, nms_threshold: float = 1.0) 
 def test_every_case_is_scored_as_published(cases_file: Path) -> None:
     wrong, number = [], 0
     for number, case in enumerate(read_cases(cases_file), start=1):
-        objects = [Seen(d["label"], tuple(d["box"]), d["score"], d["color"]) for d in case["detections"]]
-        verdict = published_verdict(Requirements.parse(case["metadata"]), objects, nms_threshold=case["nms_threshold"])
+        verdict = published_verdict(Requirements.parse(case["metadata"]), detections(case), nms_threshold=case["nms_threshold"])
         answer = (verdict.correct, comparable(verdict.reason), verdict.kept)
         expected = case["expected"]
         if answer != (expected["correct"], comparable(expected["reason"]), expected["kept"]):
@@ -132,6 +135,16 @@ RED_CIRCLE = {"tag": "colors", "include": [{"class": "circle", "count": 1, "colo
 
 def verifier_that(detect: Detector, **config: Any) -> GenevalVerifier:
     return GenevalVerifier(GenevalReward(**{"detector": "shapes", **config}), detector=detect)
+
+
+def test_a_verifier_of_known_detections_answers_every_case_as_published(cases_file: Path) -> None:
+    for case in read_cases(cases_file):
+        picture, settings = Picture(detections(case)), {"score": "geneval", "nms_threshold": case["nms_threshold"]}
+        verifier = verifier_that(lambda image, picture=picture: picture, detector="mask2former", **settings)
+        (score,) = verifier.score([prompt(case["metadata"])], [torch.zeros(1)])
+        assert isinstance(score, Score)
+        assert score.value == float(case["expected"]["correct"])
+        assert comparable(str(score.breakdown["reason"])) == comparable(case["expected"]["reason"])
 
 
 @pytest.mark.parametrize(("chosen", "value"), [("graded", 2 / 3), ("strict", 0.0), ("geneval", 1.0)])

@@ -86,6 +86,12 @@ def test_candidates_are_query_class_pairs_so_that_one_mask_may_be_two_objects() 
     assert [one.score for one in found] == pytest.approx([share / (1 + math.exp(-4))] * 2, rel=1e-5)
 
 
+def test_a_candidate_at_the_floor_is_left_out() -> None:
+    even_QC, mask_logits_QHW = torch.zeros(1, 2), torch.ones(1, 2, 2)
+    assert instances(even_QC, mask_logits_QHW, as_given(2, 2), floor=0.5) == []
+    assert len(instances(even_QC, mask_logits_QHW, as_given(2, 2), floor=0.49)) == 1
+
+
 def test_a_box_goes_from_the_first_pixel_to_one_past_the_last() -> None:
     mask_HW = torch.zeros(6, 8, dtype=torch.bool)
     mask_HW[2, 3] = mask_HW[4, 1] = True

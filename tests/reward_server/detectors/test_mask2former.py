@@ -21,7 +21,7 @@ from reward_server.server import RewardServer
 from reward_server.verifiers.geneval import GenevalVerifier
 from tests.reward_server.detectors.tiny_models import save_clip, save_mask2former
 from tests.reward_server.fakes import prompt
-from unigrpo.types import Score
+from unigrpo.types import Score, ScoreFailure
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +142,28 @@ def test_a_checkpoint_that_lacks_weights_is_refused(folders: tuple[Path, Path], 
     save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ValueError, match=r"lacks 1 weights of Segmenter, the first being class_predictor.weight"):
         load_model(Segmenter, broken)
+
+
+def test_a_checkpoint_of_other_classes_is_refused(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    other = shutil.copytree(folders[0], tmp_path / "other")
+    config = (other / "config.json").read_text()
+    (other / "config.json").write_text(config.replace('"0": "person"', '"0": "wall"'))
+    with pytest.raises(ValueError, match="the detector's class 0 is 'wall', but COCO's is 'person'"):
+        photo_detector(other, folders[1], floor=0.3)
+
+
+def test_a_folder_that_is_not_there_is_no_name_to_download(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is no folder"):
+        load_model(Segmenter, tmp_path / "missing")
+
+
+def test_a_picture_too_narrow_to_resize_fails_alone(folders: tuple[Path, Path]) -> None:
+    detector_path, clip_path = folders
+    config = GenevalReward(detector="mask2former", detector_path=detector_path, clip_path=clip_path)
+    kite = prompt({"tag": "single_object", "include": [{"class": "kite", "count": 1}]})
+    good, narrow = RewardServer(config).score([kite] * 2, [picture(), picture(1, 500)])
+    assert isinstance(good, Score)
+    assert isinstance(narrow, ScoreFailure)
 
 
 def test_only_safetensors_are_read(folders: tuple[Path, Path], tmp_path: Path) -> None:
