@@ -137,10 +137,14 @@ def verifier_that(detect: Detector, **config: Any) -> GenevalVerifier:
     return GenevalVerifier(GenevalReward(**{"detector": "shapes", **config}), detector=detect)
 
 
+def seeing(picture: Picture) -> Detector:
+    return lambda image: picture
+
+
 def test_a_verifier_of_known_detections_answers_every_case_as_published(cases_file: Path) -> None:
     for case in read_cases(cases_file):
         picture, settings = Picture(detections(case)), {"score": "geneval", "nms_threshold": case["nms_threshold"]}
-        verifier = verifier_that(lambda image, picture=picture: picture, detector="mask2former", **settings)
+        verifier = verifier_that(seeing(picture), detector="mask2former", **settings)
         (score,) = verifier.score([prompt(case["metadata"])], [torch.zeros(1)])
         assert isinstance(score, Score)
         assert score.value == float(case["expected"]["correct"])
