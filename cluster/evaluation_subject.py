@@ -10,13 +10,16 @@ from configs.schema import TrainConfig
 from learner.checkpoint import newest_checkpoint
 from unigrpo.geneval_folder import is_geneval_folder
 
+CHECKPOINTS = "checkpoints"
+"""A run's folder of them."""
+
 
 def evaluation_config(subject: Path, benchmark: str | None, config_path: Path | None, overrides: Sequence[str]) -> TrainConfig:
-    """The config asked for, else the one beside what is evaluated, else the quickstart's; then the benchmark, then `overrides`.
+    """The config asked for, else the one of the run or folder, else the quickstart's; then the benchmark, then `overrides`.
 
     Raises ConfigError where nothing says who judges a folder of pictures, and for a config of another task.
     """
-    own = subject / "config.yaml"
+    own = (subject.parent.parent if subject.parent.name == CHECKPOINTS else subject) / "config.yaml"
     if config_path is None and own.is_file() and isinstance(load(own), TrainConfig):
         config_path = own
     if config_path is None and benchmark is None and is_geneval_folder(subject):
@@ -32,8 +35,8 @@ def evaluation_config(subject: Path, benchmark: str | None, config_path: Path | 
 def checkpoint_of(policy: Path) -> Path:
     """The folder of a policy: a run's newest checkpoint, `bundled:NAME`'s place, or `policy` itself. Raises ConfigError."""
     folder = model_folder(policy)
-    if (folder / "checkpoints").is_dir():
-        newest = newest_checkpoint(folder / "checkpoints")
+    if (folder / CHECKPOINTS).is_dir():
+        newest = newest_checkpoint(folder / CHECKPOINTS)
         if newest is None:
             raise ConfigError(f"{folder} holds no complete checkpoint yet")
         return newest
@@ -72,7 +75,7 @@ def _default_out(subject: Path, name: str) -> Path:
         pictures = subject.absolute()
         return pictures.with_name(f"{pictures.name}-{name}")
     checkpoint = checkpoint_of(subject)
-    if checkpoint.parent.name == "checkpoints":
+    if checkpoint.parent.name == CHECKPOINTS:
         return checkpoint.parent.parent / "evaluations" / f"{name}-{checkpoint.name}"
     label = subject.name.replace(BUNDLED, "bundled-") or checkpoint.absolute().name
     return Path("evaluations") / f"{label}-{name}"
