@@ -1,6 +1,7 @@
 """What detectors answer, and the geometry of it.
 
-Boxes are [x1, y1, x2, y2] in pixels with inclusive corners: a box of one pixel has x1 == x2.
+Boxes are [x1, y1, x2, y2] in pixels with inclusive corners: a box of one pixel has x1 == x2. (Boxes of masks end one past the
+last pixel; GenEval's overlap and relations take both kinds as they are.)
 """
 
 import math
