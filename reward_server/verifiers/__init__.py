@@ -5,6 +5,7 @@ from typing import Any
 
 from configs.reward import Reward, parts_of
 from reward_server.verifiers.base import Verifier
+from reward_server.verifiers.differentiable import DifferentiableVerifier
 from reward_server.verifiers.exam import ExamVerifier
 from reward_server.verifiers.geneval import GenevalVerifier
 from reward_server.verifiers.http import HttpVerifier
@@ -15,6 +16,7 @@ from reward_server.verifiers.random import RandomVerifier
 from reward_server.verifiers.vlm_judge import VlmJudgeVerifier
 
 VERIFIERS: dict[str, type[Verifier]] = {
+    "differentiable": DifferentiableVerifier,
     "exam": ExamVerifier,
     "geneval": GenevalVerifier,
     "http": HttpVerifier,

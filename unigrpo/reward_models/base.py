@@ -17,9 +17,13 @@ class RewardModel(nn.Module, ABC):
     def score(self, prompts: Sequence[str], images_S3HW: Tensor) -> Tensor:
         """[S] scores in [0, 1], one a pair of prompt and picture, with gradients to the pixels.
 
-        `images_S3HW` are floating-point in [0, 1]. Raises ValueError for another shape or number of pictures and for a prompt
-        that `require_prompt` refuses.
+        `images_S3HW` are floating-point in [0, 1]. Raises ValueError for another shape or number of pictures and for what
+        `require_size` and `require_prompt` refuse.
         """
+
+    @abstractmethod
+    def require_size(self, height: int, width: int) -> None:
+        """Raise ValueError, saying what is allowed, for a size of picture in pixels that this model cannot judge."""
 
     @abstractmethod
     def require_prompt(self, prompt: str) -> None:

@@ -7,7 +7,7 @@ shows is never taken from the scene that it began as: every label is what detect
 Shapes: S pictures, K cells in reading order, Z latent channels, hw latent pixels, HW pixels.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +21,7 @@ from unigrpo.seeds import derive_seed
 from unigrpo.shapes.autoencoder_training import random_scene
 from unigrpo.shapes.detect import detect
 from unigrpo.shapes.render import render
-from unigrpo.shapes.world import BACKGROUND, CELL_PIXELS, CELLS, COLORS, GRID, SHAPES, cell_row_column
+from unigrpo.shapes.world import BACKGROUND, CELL_PIXELS, CELLS, COLORS, GRID, SHAPES, Scene, cell_row_column
 
 NO_OBJECT = -100
 """Colour and shape of a cell without a recognised object: the index that torch's cross-entropy leaves out."""
@@ -32,7 +32,7 @@ PIECE = 64
 """Pictures made at once."""
 AUTOENCODED = 0.6
 """Share of pictures that pass through the autoencoder."""
-SPOILT = 0.2
+FAULTY = 0.2
 """Share of pictures that each of the other faults is applied to."""
 MAX_LATENT_NOISE = 0.8
 """Largest standard deviation added to latents, which are of unit scale."""
@@ -68,54 +68,77 @@ def labelled_pictures(
     """`count` pictures, a function of the seed and the autoencoder. `report` is told how many are done."""
     pieces = []
     for start in range(0, count, PIECE):
-        pieces.append(_piece(autoencoder, derive_seed(seed, "reward model pictures", start), min(PIECE, count - start)))
-        report(min(start + PIECE, count))
-    images_S3HW, labels_SK3 = (torch.cat(parts) for parts in zip(*pieces, strict=True))
-    return Labelled(images_S3HW, *labels_SK3.unbind(-1))
+        num, piece_seed = min(PIECE, count - start), derive_seed(seed, "reward model pictures", start)
+        rng = np.random.default_rng(piece_seed)
+        images_S3HW, others_S3HW = rendered([random_scene(rng) for _ in range(2 * num)], rng).chunk(2)
+        pieces.append(labelled(spoilt(images_S3HW, others_S3HW, autoencoder, piece_seed)))
+        report(start + num)
+    return joined(pieces)
 
 
-def _piece(autoencoder: AutoEncoder, seed: int, count: int) -> tuple[Tensor, Tensor]:
-    """Images [S, 3, H, W] and labels [S, K, 3] of some pictures."""
-    rng = np.random.default_rng(seed)
+def labelled(images_S3HW: Tensor) -> Labelled:
+    """Pictures in [0, 1] rounded to whole 255ths, with what the detector sees in them."""
+    pixels_S3HW = (images_S3HW.clamp(0, 1) * 255).round() / 255
+    labels_SK3 = np.stack([cell_labels(to_uint8_HW3(image)) for image in pixels_S3HW])
+    return Labelled(pixels_S3HW, *torch.from_numpy(labels_SK3).unbind(-1))
+
+
+def joined(parts: Sequence[Labelled]) -> Labelled:
+    """One after another."""
+    return Labelled(*(torch.cat([getattr(part, name) for part in parts]) for name in Labelled.__slots__))
+
+
+def rendered(scenes: Sequence[Scene], rng: np.random.Generator) -> Tensor:
+    """[S, 3, H, W] float32 in [0, 1]."""
+    return torch.from_numpy(np.stack([render(scene, rng) for scene in scenes])).permute(0, 3, 1, 2).float() / 255
+
+
+def to_uint8_HW3(image_3HW: Tensor) -> NDArray[np.uint8]:
+    """A picture in [0, 1] as detectors and verifiers read it."""
+    pixels: NDArray[np.uint8] = (image_3HW.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
+    return pixels
+
+
+def spoilt(images_S3HW: Tensor, others_S3HW: Tensor, autoencoder: AutoEncoder, seed: int) -> Tensor:
+    """The pictures with faults, in [0, 1]; few stay sound. `others`, as many, are what some get parts of."""
     noise = torch.Generator().manual_seed(seed)
-    rendered = np.stack([render(random_scene(rng), rng) for _ in range(2 * count)])
-    images_S3HW, others_S3HW = (torch.from_numpy(rendered).permute(0, 3, 1, 2).float() / 255).chunk(2)
-    images_S3HW = _spoilt(_autoencoded(images_S3HW, others_S3HW, autoencoder, noise), others_S3HW, noise)
-    pixels_S3HW = (images_S3HW.clamp(0, 1) * 255).round()
-    labels_SK3 = np.stack([cell_labels(image) for image in pixels_S3HW.permute(0, 2, 3, 1).to(torch.uint8).numpy()])
-    return pixels_S3HW / 255, torch.from_numpy(labels_SK3)
+    return _faulty(_autoencoded(images_S3HW, others_S3HW, autoencoder, noise), others_S3HW, noise).clamp(0, 1)
 
 
 @torch.no_grad()
 def _autoencoded(images_S3HW: Tensor, others_S3HW: Tensor, autoencoder: AutoEncoder, noise: torch.Generator) -> Tensor:
     """Most of the pictures decoded from noisy latents, some of their cells between their own scene and another."""
-    num = round(AUTOENCODED * len(images_S3HW))
-    both = 2 * torch.cat((images_S3HW[:num], others_S3HW[:num])) - 1
+    chosen = torch.randperm(len(images_S3HW), generator=noise)[: round(AUTOENCODED * len(images_S3HW))]
+    num = len(chosen)
+    both = 2 * torch.cat((images_S3HW[chosen], others_S3HW[chosen])) - 1
     mean, _ = autoencoder.posterior(both[:1])
     own, other = autoencoder.encode(both, torch.randn((2 * num, *mean.shape[1:]), generator=noise)).chunk(2)
     mixed = torch.rand((num, 1, GRID, GRID), generator=noise) < MIXED_CELLS
     mixed[::2] = False
-    share = torch.rand((num, 1, GRID, GRID), generator=noise) * mixed
-    share = share.repeat_interleave(own.shape[2] // GRID, 2).repeat_interleave(own.shape[3] // GRID, 3)
+    share = _each_cell(torch.rand((num, 1, GRID, GRID), generator=noise) * mixed, own.shape[-1] // GRID)
     spread = MAX_LATENT_NOISE * torch.rand((num, 1, 1, 1), generator=noise)
     latent = own + share * (other - own) + spread * torch.randn(own.shape, generator=noise)
-    return torch.cat((autoencoder.decode(latent) / 2 + 0.5, images_S3HW[num:]))
+    return images_S3HW.index_copy(0, chosen, autoencoder.decode(latent) / 2 + 0.5)
 
 
-def _spoilt(images_S3HW: Tensor, others_S3HW: Tensor, noise: torch.Generator) -> Tensor:
+def _each_cell(values: Tensor, pixels: int) -> Tensor:
+    """[..., rows, columns] to [..., H, W]: a value a cell becomes one for each of its pixels."""
+    return values.repeat_interleave(pixels, -2).repeat_interleave(pixels, -1)
+
+
+def _faulty(images_S3HW: Tensor, others_S3HW: Tensor, noise: torch.Generator) -> Tensor:
     """Each fault applied to a share of the pictures: cells half painted over, faded, tinted, blurred, noisy."""
 
     def uniform(*shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
         return low + (high - low) * torch.rand((len(images_S3HW), *shape), generator=noise)
 
-    def some(spoilt: Tensor, images: Tensor) -> Tensor:
-        return torch.where(uniform(1, 1, 1) < SPOILT, spoilt, images)
+    def some(faulty: Tensor, images: Tensor) -> Tensor:
+        return torch.where(uniform(1, 1, 1) < FAULTY, faulty, images)
 
     background = torch.tensor(BACKGROUND)[:, None, None]
     cover = torch.where(uniform(1, 1, 1) < 0.5, others_S3HW, background)
     images = some(torch.where(_halves(uniform(GRID, GRID), uniform(GRID, GRID)), cover, images_S3HW), images_S3HW)
-    fade = uniform(1, GRID, GRID, low=FADE_RANGE[0], high=FADE_RANGE[1])
-    fade = fade.repeat_interleave(CELL_PIXELS, 2).repeat_interleave(CELL_PIXELS, 3)
+    fade = _each_cell(uniform(1, GRID, GRID, low=FADE_RANGE[0], high=FADE_RANGE[1]), CELL_PIXELS)
     images = some(background + fade * (images - background), images)
     images = some(images * uniform(3, 1, 1, low=TINT_RANGE[0], high=TINT_RANGE[1]), images)
     kernel = torch.tensor([0.25, 0.5, 0.25])
@@ -127,8 +150,7 @@ def _spoilt(images_S3HW: Tensor, others_S3HW: Tensor, noise: torch.Generator) ->
 
 def _halves(direction_Shw: Tensor, reach_Shw: Tensor) -> Tensor:
     """[S, 1, H, W] mask: of half of the cells, the part on one side of a straight line at a random angle and distance."""
-    angle = (2 * torch.pi * direction_Shw).repeat_interleave(CELL_PIXELS, 1).repeat_interleave(CELL_PIXELS, 2)
-    reach = reach_Shw.repeat_interleave(CELL_PIXELS, 1).repeat_interleave(CELL_PIXELS, 2)
+    angle, reach = _each_cell(2 * torch.pi * direction_Shw, CELL_PIXELS), _each_cell(reach_Shw, CELL_PIXELS)
     along_P = (torch.arange(CELL_PIXELS) - (CELL_PIXELS - 1) / 2).repeat(GRID)
     distance = along_P[:, None] * angle.sin() + along_P[None, :] * angle.cos()
     return (distance > (4 * reach - 1) * CELL_PIXELS / 2)[:, None]

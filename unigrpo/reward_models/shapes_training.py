@@ -7,12 +7,23 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from unigrpo.models.bagel.autoencoder import AutoEncoder
 from unigrpo.reward_models.shapes import CellLogp, ShapesReaderConfig, ShapesRewardModel
-from unigrpo.reward_models.shapes_pictures import OBJECT, Labelled
+from unigrpo.reward_models.shapes_climbing import climbed_pictures
+from unigrpo.reward_models.shapes_pictures import OBJECT, Labelled, joined
 from unigrpo.seeds import derive_seed
 
 WARMUP_SHARE = 0.05
 """Share of the steps over which the learning rate rises; then it falls to 0."""
+
+LABEL_SMOOTHING = 0.02
+"""Share of each label spread over its alternatives: what is wrong then costs about as much everywhere, so that a probability
+counts faults, and no cell is so sure of itself that its gradient vanishes."""
+
+ROUNDS = 8
+"""Parts that training has; before each but the first, pictures that fool the reader are sought and added."""
+PIXEL_CLIMBS, LATENT_CLIMBS = 512, 256
+"""Pictures sought before each part."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,6 +40,7 @@ class ReaderProgress:
 
 def train_shapes_reward(
     pictures: Labelled,
+    autoencoder: AutoEncoder,
     *,
     steps: int,
     batch_size: int,
@@ -36,9 +48,9 @@ def train_shapes_reward(
     seed: int,
     report: Callable[[ReaderProgress], None],
 ) -> ShapesRewardModel:
-    """A frozen reader trained from nothing on batches drawn from the pictures; the same for the same seed.
+    """A frozen reader trained from nothing; the same for the same seed. `report` sees every update.
 
-    `report` sees every update.
+    Batches are drawn from the pictures and, round by round, also from those that its own gradient has led to so far.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "reward model weights"))
@@ -49,8 +61,13 @@ def train_shapes_reward(
         optimizer, lambda step: min((step + 1) / warmup, (steps - step) / max(1, steps - warmup))
     )
     draw = torch.Generator().manual_seed(derive_seed(seed, "reward model batches"))
+    pool = pictures
     for step in range(steps):
-        batch = pictures.select(torch.randint(len(pictures.images_S3HW), (batch_size,), generator=draw))
+        if step and step % max(1, steps // ROUNDS) == 0:
+            climbs = derive_seed(seed, "reward model round", step)
+            more = climbed_pictures(model, pool, autoencoder, seed=climbs, pixels=PIXEL_CLIMBS, latents=LATENT_CLIMBS)
+            pool = joined((pool, more))
+        batch = pool.select(torch.randint(len(pool.images_S3HW), (batch_size,), generator=draw))
         read = model.read(batch.images_S3HW)
         loss = _loss(read, batch)
         optimizer.zero_grad()
@@ -62,10 +79,13 @@ def train_shapes_reward(
 
 
 def _loss(read: CellLogp, batch: Labelled) -> Tensor:
-    """Negative log-likelihood of the labels, mean over cells; colour and shape count where there is an object."""
+    """Negative log-likelihood of the smoothed labels, mean over cells; colour and shape count where there is an object."""
     pairs = ((read.kind_SK3, batch.kind_SK), (read.color_SK6, batch.color_SK), (read.shape_SK4, batch.shape_SK))
-    total = torch.stack([F.nll_loss(logp.flatten(0, 1), label.flatten(), reduction="sum") for logp, label in pairs]).sum()
-    return total / batch.kind_SK.numel()
+    parts = [
+        F.cross_entropy(logp.flatten(0, 1), label.flatten(), reduction="sum", label_smoothing=LABEL_SMOOTHING)
+        for logp, label in pairs
+    ]
+    return torch.stack(parts).sum() / batch.kind_SK.numel()
 
 
 def _right(read: CellLogp, batch: Labelled) -> Tensor:

@@ -89,6 +89,10 @@ class InternVLRewardModel(RewardModel):
         wide = torch.promote_types(logits_SV.dtype, torch.float32)
         return logits_SV.to(wide).softmax(-1)[:, self._answer]
 
+    def require_size(self, height: int, width: int) -> None:
+        if min(height, width) < 1:
+            raise ValueError(f"got a picture of {height} x {width} pixels; give one that has some")
+
     def require_prompt(self, prompt: str) -> None:
         if not prompt.strip():
             raise ValueError(f"the prompt is {prompt!r}; give one that asks for something")
