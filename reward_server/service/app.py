@@ -46,7 +46,12 @@ def create_app(
     """
     scoring = Scoring(reward, judges)
     metrics = Metrics(scoring.ledgers)
-    app = FastAPI(title="UniGRPO reward service", version=PROTOCOL.partition("/")[2], exception_handlers=HANDLERS)
+    app = FastAPI(
+        title="UniGRPO reward service",
+        version=PROTOCOL.partition("/")[2],
+        exception_handlers=HANDLERS,
+        redirect_slashes=False,
+    )
     app.openapi = lambda: described(app, guarded=token is not None)  # type: ignore[method-assign]
     app.add_api_route(SCORE_PATH, Scorer(scoring, metrics, limits, request_timeout), methods=["POST"], **SCORE_OPERATION)
     _add_state_routes(app, reward, scoring, metrics)
@@ -90,7 +95,7 @@ def body_size(headers: Headers, most: int) -> int:
     if headers.get("content-encoding", "identity").lower() != "identity":
         raise Refused(415, "the body has a Content-Encoding; pictures are compressed already, send it as it is")
     length = headers.get("content-length")
-    if length is None:
+    if length is None or "transfer-encoding" in headers:
         raise Refused(411, "send the header Content-Length; a body in chunks is not taken")
     if int(length) > most:
         raise Refused(413, f"the body has {length} bytes; {most} are allowed")
