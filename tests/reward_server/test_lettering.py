@@ -79,6 +79,7 @@ def test_what_counts_of_a_text() -> None:
         (["HO", "HO"], ["HO"], 1 / 2),
         (["HO", "HO"], ["HO HO"], 1),
         (["OPEN", "OPEN LATE"], ["OPEN LATE"], 8 / 12),  # the longer part takes the line
+        (["OPEN", "OPEN LATE"], ["OPEN LATE", "OPEN"], 1),
         (["OPEN LATE", "A"], ["OPEN LATE"], 8 / 9),  # parts count by their letters
     ],
 )
