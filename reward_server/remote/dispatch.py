@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 Kind = Literal["first", "retry", "hedge"]
 
-QUOTED = 500
+_QUOTED = 500
 """Characters of an answer or an error that a reason quotes."""
 
 
@@ -63,7 +63,7 @@ class Dispatcher:
     """Answers calls, in one event loop."""
 
     def __init__(self, remote: Remote, pool: Pool, transport: Transport, *, secret: str | None) -> None:
-        """`secret` is struck from every reason."""
+        """`secret` is kept out of every reason."""
         self._remote = remote
         self._pool = pool
         self._transport = transport
@@ -119,7 +119,7 @@ class Dispatcher:
             if isinstance(outcome, _Good) or (earlier is first and not hedged.done()):
                 return outcome
             other = await later
-            return other if isinstance(other, _Good) or not other.outage else outcome
+            return other if isinstance(other, _Good) or outcome.outage else outcome
         finally:
             await end([task for task in (first, second) if task])
 
@@ -161,7 +161,7 @@ class Dispatcher:
             return _bad(slot.endpoint, f"wrong answer: {self._quoted(str(error))}; it said: {said}", outage=False)
 
     def _quoted(self, text: str) -> str:
-        return quoted(text, limit=QUOTED, secret=self._secret)
+        return quoted(text, limit=_QUOTED, secret=self._secret)
 
 
 async def end(tasks: Collection[asyncio.Task[Any]]) -> None:

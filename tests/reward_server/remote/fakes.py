@@ -3,6 +3,7 @@
 import asyncio
 import ssl
 import threading
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -165,3 +166,11 @@ async def echo(seen: Seen) -> web.Response:
 async def hang(seen: Seen) -> web.Response:
     await asyncio.Event().wait()
     raise AssertionError
+
+
+def until(holds: Callable[[], bool]) -> None:
+    """Waits for what happens in the judges' thread."""
+    deadline = time.monotonic() + 2.0
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
