@@ -17,6 +17,7 @@ from torch.nn.functional import normalize
 
 from configs.verifiers import PreferenceReward
 from reward_server.aspect import require_modest_aspect
+from reward_server.detectors.pretrained import load_model
 from reward_server.fingerprint import fingerprint
 from reward_server.verifiers.base import LocalVerifier
 from unigrpo.types import Prompt, Score, ScoreFailure
@@ -104,19 +105,14 @@ def _refusal(image_HW3: Tensor) -> ScoreFailure | None:
 
 
 def _load(path: Path) -> tuple[Any, Any, Any]:
-    """Model (float32, evaluating, on the GPU where there is one), image processor and tokenizer of a CLIP checkpoint."""
-    from transformers import AutoConfig, CLIPModel, CLIPTokenizer
-    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+    """Model, image processor and tokenizer of a CLIP checkpoint."""
+    from transformers import AutoConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
     try:
         kind = AutoConfig.from_pretrained(path, local_files_only=True).model_type
         if kind != "clip":
             raise ValueError(f"its model_type is {kind!r}, but only 'clip' has the logit scale that the formulas need")
-        model, loaded = CLIPModel.from_pretrained(
-            path, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
-        )
-        if loaded["missing_keys"]:
-            raise ValueError(f"its weights lack {sorted(loaded['missing_keys'])}")
+        model = load_model(CLIPModel, path)
         processor = CLIPImageProcessorPil.from_pretrained(path, local_files_only=True)
         # a prompt that spells out <|endoftext|> must not end there
         tokenizer = CLIPTokenizer.from_pretrained(path, local_files_only=True, split_special_tokens=True)
@@ -124,4 +120,4 @@ def _load(path: Path) -> tuple[Any, Any, Any]:
         raise ValueError(
             f"reward.path {path} is no CLIP checkpoint in transformers' format with safetensors: {error}"
         ) from error
-    return model.eval().to("cuda" if torch.cuda.is_available() else "cpu"), processor, tokenizer
+    return model, processor, tokenizer

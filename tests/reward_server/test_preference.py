@@ -160,7 +160,7 @@ def has_no_processor(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lacks_scale, "lack .*logit_scale"),
+        (lacks_scale, "lacks 1 weights .*logit_scale"),
         (is_siglip, "model_type is 'siglip'"),
         (has_pickled_weights, "safetensors"),
         (has_no_processor, "preprocessor_config.json"),
