@@ -9,7 +9,7 @@ from io import BytesIO
 
 import numpy as np
 import torch
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 FORMATS = ("PNG", "WEBP")
@@ -33,6 +33,8 @@ def decode_picture(content: bytes, *, max_pixels: int = MAX_PIXELS, formats: Col
             if (fault := _fault(picture, max_pixels)) is None:
                 picture.load()
                 return torch.from_numpy(np.array(_on_white(ImageOps.exif_transpose(picture))))
+    except UnidentifiedImageError:  # its own message quotes the address of an object
+        fault = f"{len(content)} bytes are no picture that can be read; send {' or '.join(formats)}"
     except BROKEN as error:
         fault = f"{len(content)} bytes are no whole picture ({type(error).__name__}: {error}); send {' or '.join(formats)}"
     raise ValueError(fault)
