@@ -53,7 +53,9 @@ class PreferenceVerifier(LocalVerifier):
         """Every prompt will do."""
 
     def score(self, prompts: Sequence[Prompt], images: Sequence[Tensor]) -> list[Score | ScoreFailure]:
-        verdicts: list[Score | ScoreFailure | None] = [_refusal(image) for image in images]
+        verdicts: list[Score | ScoreFailure | None] = [
+            _refusal(prompt, image) for prompt, image in zip(prompts, images, strict=True)
+        ]
         places = [place for place, verdict in enumerate(verdicts) if verdict is None]
         if places:
             texts = list(dict.fromkeys(prompts[place].text for place in places))
@@ -95,10 +97,11 @@ class PreferenceVerifier(LocalVerifier):
         return normalize(features.pooler_output.double(), dim=1).cpu()
 
 
-def _refusal(image_HW3: Tensor) -> ScoreFailure | None:
-    """Why a picture cannot be judged, if so."""
+def _refusal(prompt: Prompt, image_HW3: Tensor) -> ScoreFailure | None:
+    """Why an item cannot be judged, if so: it must not take the others of its batch along."""
     try:
         require_modest_aspect(image_HW3)
+        prompt.text.encode()  # half a surrogate pair, which JSON can spell, has no tokens
     except ValueError as error:
         return ScoreFailure(reason=str(error))
     return None

@@ -121,11 +121,11 @@ def test_a_prompt_cannot_end_itself(checkpoint: Path) -> None:
     assert spelt.breakdown["unread_tokens"] == 4.0  # start, a, 13 characters and end are 16
 
 
-def test_a_picture_too_long_fails_alone(checkpoint: Path) -> None:
+def test_what_cannot_be_judged_fails_alone(checkpoint: Path) -> None:
     verifier = PreferenceVerifier(PreferenceReward(path=checkpoint))
     images = [IMAGES[0], torch.zeros(9, 1, 3, dtype=torch.uint8), torch.zeros(0, 4, 3, dtype=torch.uint8), IMAGES[1]]
-    verdicts = verifier.score([prompt("a cat")] * 4, images)
-    assert [type(verdict) for verdict in verdicts] == [Score, ScoreFailure, ScoreFailure, Score]
+    verdicts = verifier.score([prompt(text) for text in ("a cat", "a cat", "a cat", "a cat", "a \ud800")], [*images, IMAGES[0]])
+    assert [type(verdict) for verdict in verdicts] == [Score, ScoreFailure, ScoreFailure, Score, ScoreFailure]
     assert "1 x 9 pixels" in verdicts[1].reason  # type: ignore[union-attr]
     assert verifier.score([], []) == []
 
