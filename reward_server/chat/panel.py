@@ -54,9 +54,10 @@ class Panel(Generic[A]):
         self._template = load_template(template, data=data, settings=settings)
         self._settings = settings
         self._form = form
-        self._caller = Caller(config.remote)
         decides = {"model": config.model, "form": dict(form.request), "settings": dict(settings), "revision": _REVISION}
         self.version = fingerprint(template, settings=decides)
+        """Names all that decides an answer; which endpoint gives it does not count."""
+        self._caller = Caller(config.remote)
 
     @property
     def num_retries(self) -> int:

@@ -44,7 +44,7 @@ def load_template(path: Path, *, data: Collection[str], settings: Collection[str
     placeholder of each of `data` and `settings` once and no other, and those of `data` in the question.
     """
     try:
-        template = Template.model_validate(parse_json(path.read_bytes()), strict=True)
+        template = Template.model_validate(parse_json(path.read_bytes()))
         _require_placeholders(template, data, settings)
     except OSError as error:
         raise ValueError(f"the template {path} cannot be read: {error.strerror}; give a JSON file") from None
