@@ -8,6 +8,7 @@ import asyncio
 import ssl
 import threading
 import time
+import weakref
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import Future
 from typing import Any, TypeVar
@@ -46,9 +47,10 @@ class Caller:
         ]
         token, trusted = read_token(remote), trust(remote)
         self._loop = asyncio.SelectorEventLoop()  # its clock is time.monotonic, whatever loops others have installed
-        self._thread = threading.Thread(target=self._loop.run_forever, name="remote-calls", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=_serve, args=(self._loop,), name="remote-calls", daemon=True)
+        thread.start()
         self._transport = self._run(_opened(remote, trusted, token)).result(_GRACE)
+        self._finish = weakref.finalize(self, _finish, self._loop, thread, self._transport)
         pool = Pool(endpoints, concurrency=remote.concurrency)
         self._dispatcher = Dispatcher(remote, pool, self._transport, secret=token)
 
@@ -78,16 +80,17 @@ class Caller:
             batch.cancel()
 
     def close(self) -> None:
-        """Ends what is in flight (its answers are failures), the connections and the thread."""
+        """Ends what is in flight (its answers are failures), the connections and the thread.
+
+        A caller that nobody refers to any more, and every one when Python exits, ends its connections and thread by itself.
+        """
         with self._lock:
             if self._closed:
                 return
             self._closed = True
             ended = self._run(self._end())
         ended.result(_GRACE)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(_GRACE)
-        self._loop.close()
+        self._finish()
 
     def _run(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
@@ -117,9 +120,24 @@ class Caller:
         batches = dict(self._batches)
         await end([task for tasks in batches.values() for task in tasks])
         await asyncio.gather(*batches, return_exceptions=True)
-        await self._transport.close()
 
 
 async def _opened(remote: Remote, trusted: ssl.SSLContext, token: str | None) -> Transport:
     """A transport of the running loop."""
     return Transport(remote, trusted=trusted, token=token)
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    loop.run_forever()
+    loop.close()
+
+
+def _finish(loop: asyncio.AbstractEventLoop, thread: threading.Thread, transport: Transport) -> None:
+    asyncio.run_coroutine_threadsafe(_stop(loop, transport), loop)
+    if thread is not threading.current_thread():
+        thread.join(_GRACE)
+
+
+async def _stop(loop: asyncio.AbstractEventLoop, transport: Transport) -> None:
+    await transport.close()
+    loop.stop()

@@ -1,6 +1,7 @@
 """The rules of asking: order, retries, deadlines, slots, threads, and what is never done."""
 
 import asyncio
+import gc
 import threading
 import time
 from concurrent.futures import Future
@@ -199,6 +200,7 @@ def test_interrupting_the_caller_ends_what_is_in_flight(net: FakeNet, monkeypatc
 
 
 def test_closing_ends_what_is_in_flight_and_the_thread(net: FakeNet) -> None:
+    before = set(threading.enumerate())
     with fake_judge(net, hang) as judge:
         asks = Caller(remote(judge.url))
         answers: list[Any] = []
@@ -209,10 +211,20 @@ def test_closing_ends_what_is_in_flight_and_the_thread(net: FakeNet) -> None:
         thread.join(5)
         assert only(answers).outage
         assert "closed" in only(answers).reason
-    assert not any(thread.name == "remote-calls" for thread in threading.enumerate())
+    assert not {thread for thread in set(threading.enumerate()) - before if thread.name == "remote-calls"}
     asks.close()
     with pytest.raises(RuntimeError, match="closed"):
         asks.ask([call()])
+
+
+def test_a_forgotten_caller_ends_its_thread(net: FakeNet) -> None:
+    before = set(threading.enumerate())
+    with fake_judge(net, echo) as judge:
+        asks = Caller(remote(judge.url))
+        assert asks.ask([call()]) == [7]
+        [thread] = set(threading.enumerate()) - before
+        del asks
+        until(lambda: gc.collect() >= 0 and not thread.is_alive())
 
 
 def test_proxies_of_the_environment_are_not_used(net: FakeNet, monkeypatch: pytest.MonkeyPatch) -> None:
