@@ -112,19 +112,24 @@ async def _all_ended(asked: Sequence[Awaitable[list[Verdict]]]) -> list[list[Ver
     return [each for each in ended if not isinstance(each, BaseException)]
 
 
-def _checked(name: str, answer: Verdict, bounds: tuple[float, float]) -> Verdict:
+def _checked(name: str, answer: object, bounds: tuple[float, float]) -> Verdict:
     """The answer itself, or a failure that quotes a score which is none: a judge may run anywhere."""
-    if not isinstance(answer, Score):
+    if isinstance(answer, ScoreFailure | Unreadable):
         return answer
-    try:
-        ScoreResult(value=answer.value, breakdown=dict(answer.breakdown))
-        if bounds[0] <= answer.value <= bounds[1]:
-            return answer
-    except ValidationError:
-        pass
+    if isinstance(answer, Score) and _is_sendable(answer) and bounds[0] <= answer.value <= bounds[1]:
+        return answer
     reason = f"{name} answered something that is no score of {bounds[0]} to {bounds[1]}: {answer!r}"
     log.error(reason)
     return ScoreFailure(reason=reason)
+
+
+def _is_sendable(score: Score) -> bool:
+    """Whether its numbers are finite and no bools."""
+    try:
+        ScoreResult(value=score.value, breakdown=dict(score.breakdown))
+    except ValidationError:
+        return False
+    return True
 
 
 def _readable(verdicts: Sequence[Verdict]) -> list[Score | ScoreFailure]:
