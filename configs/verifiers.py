@@ -163,6 +163,8 @@ class ExamReward(ChatJudge):
     """Share of a prompt's exam points that a judge answers with yes (the paper's TA protocol)."""
 
     kind: Literal["exam"] = "exam"
+    batch_size: PositiveInt = 8
+    """Pictures of one call of the verifier; every exam point carries a copy of its picture."""
 
 
 class HttpReward(RemoteJudge):

@@ -1,12 +1,13 @@
 """Templates: a JSON file with the keys `system` and `question`, and placeholders such as {prompt}.
 
 What a placeholder stands for is either data, written by a stranger, or a setting, written by the config. Data goes into the
-question alone and is fenced: one line of ASCII between two marks. Placeholders are replaced in one pass, so that one inside the
+question alone and is fenced: one line between two marks. Placeholders are replaced in one pass, so that one inside the
 data stays what it is; any other brace is a brace.
 """
 
 import json
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Collection, Mapping
 from hashlib import blake2b
@@ -57,14 +58,20 @@ def load_template(path: Path, *, data: Collection[str], settings: Collection[str
 
 
 def fence(text: str) -> str:
-    """`text` as one line of ASCII JSON between two marks.
+    """`text` as one line of JSON between two marks.
 
-    Quotes, line breaks, control and special-token characters are escaped, so that no text ends its line; a mark is a hash of
-    the line, so that no line holds its own, and the same text always gives the same bytes.
+    Letters and digits of every language stay readable. Quotes, line breaks, control and special-token characters, and signs
+    beyond ASCII are escaped, so that no text ends its line; a mark is a hash of the line, so that no line holds its own, and
+    the same text always gives the same bytes.
     """
-    line = json.dumps(text).translate(_ESCAPES)
+    line = "".join(map(_escaped, json.dumps(text, ensure_ascii=False))).translate(_ESCAPES)
     mark = blake2b(line.encode(), digest_size=16).hexdigest()
     return f"<data {mark}>\n{line}\n</data {mark}>"
+
+
+def _escaped(character: str) -> str:
+    plain = character.isascii() or unicodedata.category(character)[0] in "LMN"
+    return character if plain else json.dumps(character)[1:-1]
 
 
 def _require_placeholders(template: Template, data: Collection[str], settings: Collection[str]) -> None:

@@ -1,7 +1,7 @@
 """Templates: what a file must hold, how data is fenced, and that it is put in once."""
 
 import json
-import string
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,7 @@ def written(folder: Path, content: object) -> Path:
 
 
 def test_a_fence_by_hand() -> None:
-    line = r'"say \"\u003cb\u003e\"\nna\u00efve \u007bprompt\u007d \u005b\u007c\u005d"'
+    line = r'"say \"\u003cb\u003e\"\nnaïve \u007bprompt\u007d \u005b\u007c\u005d"'
     mark, _, closing = fence('say "<b>"\nnaïve {prompt} [|]').partition(f"\n{line}\n")
     assert mark.startswith("<data ")
     assert closing == mark.replace("<data", "</data")
@@ -31,9 +31,22 @@ def test_a_fence_is_one_line_of_harmless_characters_that_says_the_whole_text(tex
     assert found is not None
     mark, line = found.groups()
     assert json.loads(line) == text
-    assert set(line) <= {*string.ascii_letters, *string.digits, *" \"\\!#$%&'()*+,-./:;=?@^_`~"}
+    signs = {character for character in line if not character.isalnum() and unicodedata.category(character)[0] != "M"}
+    assert signs <= {*" \"\\!#$%&'()*+,-./:;=?@^_`~"}
     assert mark not in line
     assert fence(text) == fence(text)
+
+
+def test_every_language_stays_readable_and_signs_that_turn_or_break_lines_do_not() -> None:
+    assert '"三只红猫 · नमस्ते · три кота"'.replace("·", r"\u00b7") in fence("三只红猫 · नमस्ते · три кота")
+    for sign, escaped in {
+        "\u2028": r"\u2028",
+        "\u202e": r"\u202e",
+        "\ufeff": r"\ufeff",
+        "＜": r"\uff1c",
+        "\ud800": r"\ud800",
+    }.items():
+        assert f'"a{escaped}b"' in fence(f"a{sign}b")
 
 
 def test_each_text_has_a_mark_of_its_own() -> None:
