@@ -11,10 +11,11 @@ import torch
 from aiohttp import web
 from torch import Tensor
 
-from configs.verifiers import HttpReward
+from configs.verifiers import HttpReward, RandomReward
 from reward_server.server import RewardServer
 from reward_server.verifiers.http import HttpVerifier
-from tests.reward_server.remote.fakes import FakeJudge, FakeNet, Seen, fake_judge, remote, text
+from tests.reward_server.remote.fakes import FakeJudge as FakeServer, FakeNet, Seen, fake_judge, remote, text
+from tests.reward_server.service.fakes import GOOD, TOKEN, FakeJudge, live
 from unigrpo.pictures import encode_png
 from unigrpo.types import Prompt, Score, ScoreFailure
 
@@ -69,13 +70,13 @@ def service() -> FakeService:
 
 
 @pytest.fixture(scope="module")
-def judge(net: FakeNet, service: FakeService) -> Iterator[FakeJudge]:
+def judge(net: FakeNet, service: FakeService) -> Iterator[FakeServer]:
     with fake_judge(net, service) as made:
         yield made
 
 
 @pytest.fixture
-def verifier(judge: FakeJudge, service: FakeService) -> Iterator[HttpVerifier]:
+def verifier(judge: FakeServer, service: FakeService) -> Iterator[HttpVerifier]:
     service.reply = None
     service.requests.clear()
     judge.seen.clear()
@@ -85,7 +86,7 @@ def verifier(judge: FakeJudge, service: FakeService) -> Iterator[HttpVerifier]:
 
 
 def test_batches_are_sent_and_verdicts_come_back_in_order(
-    judge: FakeJudge, service: FakeService, verifier: HttpVerifier
+    judge: FakeServer, service: FakeService, verifier: HttpVerifier
 ) -> None:
     prompts = [prompt(index, tag="counting", include=[{"class": "cat", "count": index}]) for index in range(7)]
     images = [picture(shade) for shade in range(7)]
@@ -121,7 +122,7 @@ def test_failures_of_single_items_keep_their_kind(service: FakeService, verifier
     ]
 
 
-def test_the_key_is_a_function_of_the_content(judge: FakeJudge, verifier: HttpVerifier) -> None:
+def test_the_key_is_a_function_of_the_content(judge: FakeServer, verifier: HttpVerifier) -> None:
     def key(index: int, shade: int, **metadata: Any) -> str:
         verifier.score([prompt(index, **metadata)], [picture(shade)])
         return judge.seen[-1].headers["Idempotency-Key"]
@@ -152,7 +153,7 @@ def test_a_service_that_is_gone_is_an_outage_of_every_item(net: FakeNet) -> None
     assert all(isinstance(verdict, ScoreFailure) and verdict.outage for verdict in verdicts)
 
 
-def test_the_reward_server_judges_with_it(judge: FakeJudge, service: FakeService) -> None:
+def test_the_reward_server_judges_with_it(judge: FakeServer, service: FakeService) -> None:
     service.reply = None
     judge.seen.clear()
     server = RewardServer(HttpReward(remote=remote(judge.url)))
@@ -237,3 +238,26 @@ def test_wrong_answers_fail_the_batch_are_quoted_and_no_outage(
     said = service.reply[:9].decode("utf-8", errors="replace")
     assert "it said: " + "".join(letter if letter.isprintable() else "?" for letter in said) in caplog.text
     assert verifier.version == "not answered yet"
+
+
+def test_the_projects_own_service_answers_the_same_call_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Client and service as they are, over a socket; a wrong token is our fault, not an outage."""
+    told = ScoreFailure(reason="no detector", outage=True)
+    judge = FakeJudge(answer=lambda items: [told if item.prompt.text == "picture 1" else GOOD for item in items])
+    monkeypatch.setenv("JUDGE_TOKEN", TOKEN)
+    monkeypatch.setenv("WRONG_TOKEN", "another-token")
+    prompts, images = [prompt(0, tag="counting"), prompt(1)], [picture(0), picture(1)]
+    with live(RandomReward(), {"random": judge}) as service:
+        verifier = HttpVerifier(HttpReward(remote=remote(service.url, token_env="JUDGE_TOKEN")))
+        verdicts = [verifier.score(prompts, images) for _ in range(2)]
+        stranger = HttpVerifier(HttpReward(remote=remote(service.url, token_env="WRONG_TOKEN")))
+        [refused] = stranger.score(prompts[:1], images[:1])
+        assert verifier.version
+        assert verifier.bounds == (0.0, 1.0)
+        verifier.close()
+        stranger.close()
+    assert verdicts == [[GOOD, told], [GOOD, told]]
+    assert [item.prompt.text for item in judge.asked].count("picture 0") == 1
+    assert isinstance(refused, ScoreFailure)
+    assert not refused.outage
+    assert "HTTP 401" in refused.reason

@@ -64,6 +64,19 @@ def test_hedging_beats_a_straggler_and_leaves_one_answer(net: FakeNet) -> None:
     assert [seen.headers["Idempotency-Key"] for seen in stuck.seen + good.seen] == ["k", "k"]
 
 
+def test_a_hedge_goes_to_another_endpoint_though_that_is_as_busy(net: FakeNet) -> None:
+    async def stuck_with_one(seen: Seen) -> web.Response:
+        return await (hang if seen.body == b"1" else echo)(seen)
+
+    async def slow_with_two(seen: Seen) -> web.Response:
+        return await (hang if seen.body == b"2" else echo)(seen)
+
+    with fake_judge(net, stuck_with_one) as one, fake_judge(net, slow_with_two) as two:
+        with caller(one.url, two.url, hedge_after=0.05) as asks:
+            assert asks.ask([call("1"), call("2")]) == [1, 2]
+        assert [sorted(seen.body for seen in judge.seen) for judge in (one, two)] == [[b"1", b"2"], [b"1", b"2"]]
+
+
 def test_a_sole_endpoint_is_hedged_with_itself(net: FakeNet) -> None:
     async def hangs_once(seen: Seen) -> web.Response:
         return await (echo if seen.number else hang)(seen)
@@ -132,6 +145,27 @@ def test_a_breaker_opens_tries_again_and_closes(net: FakeNet) -> None:
         time.sleep(0.31)
         assert asks.ask([call(), call(), call()]) == [7, 7, 7]
         assert len(judge.seen) == 7
+
+
+def test_failures_with_answers_between_them_open_no_breaker(net: FakeNet) -> None:
+    async def every_other(seen: Seen) -> web.Response:
+        return text("wrong") if seen.number % 2 else text("down", 500)
+
+    with fake_judge(net, every_other) as judge, caller(judge.url, breaker_failures=2, breaker_cooldown=30.0) as asks:
+        failures = [failure for _ in range(4) for failure in asks.ask([call()])]
+        assert all(isinstance(failure, ScoreFailure) and "wrong answer" in failure.reason for failure in failures)
+        assert len(judge.seen) == 8
+
+
+def test_time_outs_open_a_breaker(net: FakeNet) -> None:
+    settings = {"breaker_failures": 2, "breaker_cooldown": 30.0, "call_timeout": 0.05, "max_attempts": 2}
+    with fake_judge(net, hang) as judge, caller(judge.url, **settings) as asks:
+        [late], [not_asked] = asks.ask([call()]), asks.ask([call()])
+        assert isinstance(late, ScoreFailure)
+        assert "call_timeout=0.05" in late.reason
+        assert isinstance(not_asked, ScoreFailure)
+        assert "left alone" in not_asked.reason
+        assert len(judge.seen) == 2
 
 
 def test_calls_wait_for_a_breaker_that_soon_lets_one_through(net: FakeNet) -> None:
