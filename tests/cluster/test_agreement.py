@@ -24,7 +24,7 @@ def test_figures_of_five_pictures() -> None:
 
 def test_nothing_to_compare_is_refused() -> None:
     mixed = np.array([0.0, 1.0])
-    with pytest.raises(ValueError, match="all 2 strict verdicts are 1.0"):
+    with pytest.raises(ValueError, match=r"all 2 strict verdicts are 1.0"):
         agreement(mixed, np.ones(2), mixed)
-    with pytest.raises(ValueError, match="all 2 scores are 0.0"):
+    with pytest.raises(ValueError, match=r"all 2 scores are 0.0"):
         agreement(np.zeros(2), mixed, mixed)

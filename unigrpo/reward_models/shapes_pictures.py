@@ -159,21 +159,20 @@ def _halves(direction_Shw: Tensor, reach_Shw: Tensor) -> Tensor:
 def cell_labels(image_HW3: NDArray[np.uint8]) -> NDArray[np.int64]:
     """[K, 3] kind, colour and shape of every cell, as the detector sees the whole picture.
 
-    Two objects in one cell are something unrecognised. Where the picture holds something unrecognised, it is in every cell
-    without an object in which, looked at alone, the detector sees anything.
+    Two objects in one cell are something unrecognised. Where the picture holds something unrecognised, it is in every cell in
+    which the detector, given that cell alone, sees more than the object that it saw there in the whole picture.
     """
     seen = detect(image_HW3)
     labels_K3 = np.full((len(CELLS), 3), (EMPTY, NO_OBJECT, NO_OBJECT))
+    unrecognised = (UNRECOGNISED, NO_OBJECT, NO_OBJECT)
     for found in seen.objects:
         x1, y1, x2, y2 = found.box
         index = int((y1 + y2) / 2 // CELL_PIXELS) * GRID + int((x1 + x2) / 2 // CELL_PIXELS)
         free = labels_K3[index, 0] == EMPTY
-        label = (OBJECT, COLORS.index(found.color), SHAPES.index(found.label))
-        labels_K3[index] = label if free else (UNRECOGNISED, NO_OBJECT, NO_OBJECT)
+        labels_K3[index] = (OBJECT, COLORS.index(found.color), SHAPES.index(found.label)) if free else unrecognised
     for index, cell in enumerate(CELLS if seen.unrecognised else ()):
-        if labels_K3[index, 0] == EMPTY:
-            row, column = (CELL_PIXELS * place for place in cell_row_column(cell))
-            alone = detect(image_HW3[row : row + CELL_PIXELS, column : column + CELL_PIXELS])
-            if alone.objects or alone.unrecognised:
-                labels_K3[index, 0] = UNRECOGNISED
+        row, column = (CELL_PIXELS * place for place in cell_row_column(cell))
+        alone = detect(image_HW3[row : row + CELL_PIXELS, column : column + CELL_PIXELS])
+        if len(alone.objects) + alone.unrecognised > (labels_K3[index, 0] == OBJECT):
+            labels_K3[index] = unrecognised
     return labels_K3

@@ -15,11 +15,9 @@ from unigrpo.seeds import derive_seed
 
 WARMUP_SHARE = 0.05
 """Share of the steps over which the learning rate rises; then it falls to 0."""
-
 LABEL_SMOOTHING = 0.02
 """Share of each label spread over its alternatives: what is wrong then costs about as much everywhere, so that a probability
 counts faults, and no cell is so sure of itself that its gradient vanishes."""
-
 ROUNDS = 8
 """Parts that training has; before each but the first, pictures that fool the reader are sought and added."""
 PIXEL_CLIMBS, LATENT_CLIMBS = 512, 256

@@ -24,9 +24,10 @@ from torch.nn.utils.rnn import pad_sequence
 from unigrpo.reward_models.base import RewardModel, require_pairs
 
 QUESTION = (
-    'Here is the description of a picture, in quotes: "{prompt}"\n'
+    "Here is the description of a picture, in quotes: {prompt}\n"
     "Does the picture above show everything that the description asks for, and nothing that contradicts it? Answer yes or no."
 )
+"""{prompt} stands for the prompt as a JSON string, out of whose quotes no prompt gets."""
 ANSWER = "yes"
 FILES = ("config.json", "tokenizer.json", "preprocessor_config.json")
 """What a folder holds beside its weights."""
@@ -65,10 +66,11 @@ class InternVLRewardModel(RewardModel):
     def prompt_ids(self, prompt: str) -> list[int]:
         """The conversation up to the answer: the picture, the question, and the assistant's turn opened."""
         marks, picture = self._marks, [self.model.config.image_token_id] * self.model.config.image_seq_length
+        question = QUESTION.format(prompt=json.dumps(prompt, ensure_ascii=False))
         return [
             *(marks["start"], *self._text_ids("user\n")),
             *(marks["image_start"], *picture, marks["image_end"]),
-            *(*self._text_ids("\n" + QUESTION.format(prompt=prompt)), marks["end"], *self._text_ids("\n")),
+            *(*self._text_ids("\n" + question), marks["end"], *self._text_ids("\n")),
             *(marks["start"], *self._text_ids("assistant\n")),
         ]
 
