@@ -126,7 +126,7 @@ class Dispatcher:
     async def _attempt(
         self, call: Call[T], deadline: float, *, kind: Kind, avoid: Endpoint | None, sent: asyncio.Future[Endpoint]
     ) -> _Good[T] | _Bad:
-        """Waits for a slot, says in `sent` whose it is, and asks."""
+        """Waits for a slot, says in `sent` whose it is, and asks. An outage when no endpoint is up within `max_backoff`."""
         until = min(deadline, asyncio.get_running_loop().time() + self._remote.max_backoff)
         try:
             async with self._pool.slot(avoid=avoid, until=until) as slot:

@@ -16,6 +16,10 @@ from reward_server.remote.breaker import Breaker
 log = logging.getLogger(__name__)
 
 
+_LATE = 1e-3
+"""Seconds after an endpoint is up again at which it is given work: a timer may run a hair early."""
+
+
 class NoneLeft(Exception):
     """Every endpoint is out for longer than the attempt would wait."""
 
@@ -105,7 +109,7 @@ class Pool:
         breaker.failed(loop.time(), trial=slot.trial, pause=slot.pause)
         if breaker.opens_until > before:
             log.warning("%s is left alone for %.1f s", slot.endpoint.name, breaker.opens_until - loop.time())
-            loop.call_at(breaker.opens_until, self._serve)
+            loop.call_at(breaker.opens_until + _LATE, self._serve)
 
     def _serve(self) -> None:
         """Hand free slots to those who wait, and the truth to those who wait in vain."""
