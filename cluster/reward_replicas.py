@@ -50,19 +50,26 @@ class Replicas:
         return status is not None and any(each.replica_states.get("RUNNING") for each in status.deployments.values())
 
     async def describe(self) -> Description:
-        """As a replica says, once. Raises Unavailable before."""
+        """As a replica said last. Raises Unavailable before."""
         async with self._asking:
             if self._description is None:
                 self._description = await self._call("describe")
         return self._description
 
     async def judge(self, items: Sequence[EncodedItem]) -> list[Verdict]:
-        """One verdict an item, in order; outages when the replica at it dies. Raises Unavailable when the queue is full."""
-        described = await self.describe()
+        """One verdict an item, in order; outages when the replica at it dies, or is of another version than the service knew.
+
+        Raises Unavailable when the queue is full.
+        """
+        known = await self.describe()
         try:
-            return await self._call("judge_as", described.version, list(items))
+            self._description, verdicts = await self._call("judge_described", list(items))
         except RayActorError:
             return [ScoreFailure(reason="the judge's process died; ask again", outage=True)] * len(items)
+        if self._description != known:
+            reason = f"the verifier is {self._description} now, and was {known}; ask again"
+            return [ScoreFailure(reason=reason, outage=True)] * len(items)
+        return verdicts
 
     async def _call(self, method: str, *arguments: Any) -> Any:
         if self.handle is None:

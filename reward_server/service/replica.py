@@ -17,7 +17,6 @@ from configs.verifiers import Judge as JudgeConfig
 from reward_server.server import RewardServer
 from reward_server.service.judges import Description, EncodedItem, Unreadable, Verdict
 from unigrpo.pictures import decode_picture
-from unigrpo.types import ScoreFailure
 
 BATCHES = 2
 """Batches held decoded: one that is judged, one that is next."""
@@ -44,12 +43,10 @@ class JudgeReplica:
         """Version and bounds of the verifier."""
         return Description(version=self._server.version, bounds=self._server.bounds)
 
-    async def judge_as(self, version: str, items: Sequence[EncodedItem]) -> list[Verdict]:
-        """`judge`, or outages when the verifier is not the `version` that the service knows: its files have changed since."""
-        if version != self._server.version:
-            reason = f"the verifier is version {self._server.version} now, and was {version}; restart the service"
-            return [ScoreFailure(reason=reason, outage=True)] * len(items)
-        return await self.judge(items)
+    async def judge_described(self, items: Sequence[EncodedItem]) -> tuple[Description, list[Verdict]]:
+        """`judge`, and what the verifier is that judged: its files may have changed since the service learnt of it."""
+        verdicts = await self.judge(items)
+        return await self.describe(), verdicts
 
     async def judge(self, items: Sequence[EncodedItem]) -> list[Verdict]:
         """One verdict an item, in order."""

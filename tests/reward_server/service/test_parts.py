@@ -10,6 +10,7 @@ import pytest
 from configs.reward import CombinedReward
 from configs.reward_service import Limits
 from configs.verifiers import GenevalReward, RandomReward
+from reward_server.server import RewardServer
 from reward_server.service.admission import Admission
 from reward_server.service.batching import Batched
 from reward_server.service.judges import Description, EncodedItem, Unavailable, Unreadable, Verdict
@@ -216,19 +217,17 @@ def test_a_replica_decodes_judges_and_keeps_unreadable_pictures_apart() -> None:
     items[1] = EncodedItem(prompt=PROMPTS[1], image=b"no picture")
     verdicts = asyncio.run(replica.judge(items))
     assert isinstance(verdicts[1], Unreadable)
-    assert "no whole picture" in verdicts[1].reason
+    assert "no picture that can be read" in verdicts[1].reason
     assert [verdict.value for verdict in verdicts if isinstance(verdict, Score)] == [1.0] * 4
 
 
-def test_a_replica_of_another_version_judges_nothing() -> None:
+def test_a_replica_says_what_judged() -> None:
     replica = JudgeReplica(RandomReward(), Limits())
-    described = asyncio.run(replica.describe())
-    [score] = asyncio.run(replica.judge_as(described.version, [item("")]))
+    described, [score] = asyncio.run(replica.judge_described([item("")]))
+    assert (
+        described == asyncio.run(replica.describe()) == Description(version=RewardServer(RandomReward()).version, bounds=(0, 1))
+    )
     assert isinstance(score, Score)
-    [failure] = asyncio.run(replica.judge_as("older", [item("")]))
-    assert isinstance(failure, ScoreFailure)
-    assert failure.outage
-    assert "was older; restart the service" in failure.reason
 
 
 def test_a_verifier_that_hangs_is_not_healthy(monkeypatch: pytest.MonkeyPatch) -> None:
