@@ -30,7 +30,8 @@ class Remote(Credentials):
     endpoints: tuple[str, ...] = ()
     """Base URLs, such as https://judge.example.org/v1; calls go to whichever is free. Nothing else is ever called."""
     private_hosts: tuple[str, ...] = ()
-    """Hosts, addresses or networks (10.1.0.0/16) of private or loopback ranges that may be called, and without TLS."""
+    """Hosts, addresses or networks (10.1.0.0/16) of private or loopback ranges that may be called, and without TLS; a host is
+    written as in the endpoint."""
     ca_file: AbsolutePath | None = None
     """PEM file of certificate authorities to trust beside the system's."""
     concurrency: PositiveInt = 16
@@ -44,7 +45,8 @@ class Remote(Credentials):
     backoff: PositiveFloat = 0.5
     """Seconds before the second attempt; doubled for each further one, then drawn at random between half and all of it."""
     max_backoff: PositiveFloat = 30.0
-    """Longest wait between attempts in seconds, whatever Retry-After asks; an endpoint that asks for more has failed."""
+    """Longest wait between attempts in seconds; where no endpoint may be tried within it (breakers open, Retry-After), the
+    call has failed."""
     hedge_after: NonNegativeFloat = 0.0
     """Seconds after which a call without an answer is sent a second time, the first answer counting; 0 never hedges."""
     breaker_failures: PositiveInt = 5
