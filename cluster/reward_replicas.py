@@ -1,9 +1,11 @@
 """The verifiers of a reward service as deployments of Ray Serve, one each, scaled apart from one another."""
 
 import asyncio
+import contextlib
 import logging
 import math
 import socket
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -38,22 +40,31 @@ class Replicas:
     def __init__(self, application: str) -> None:
         self._application = application
         self._description: Description | None = None
-        self._asking = asyncio.Lock()
+        self._asking, self._looking = asyncio.Lock(), asyncio.Lock()
+        self._looked, self._runs = -math.inf, False
         self.handle: DeploymentHandle | None = None
         """Set once it is deployed."""
 
     async def is_ready(self) -> bool:
-        """Whether Serve knows a replica that runs."""
+        """Whether Serve knows a replica that runs; looked up at most every POLL_SECONDS, whoever asks."""
         if self.handle is None:
             return False
-        status = (await asyncio.to_thread(serve.status)).applications.get(self._application)
-        return status is not None and any(each.replica_states.get("RUNNING") for each in status.deployments.values())
+        async with self._looking:
+            if time.monotonic() - self._looked > POLL_SECONDS:
+                status = (await asyncio.to_thread(serve.status)).applications.get(self._application)
+                deployments = status.deployments.values() if status else ()
+                self._runs = any(each.replica_states.get("RUNNING") for each in deployments)
+                self._looked = time.monotonic()
+        return self._runs
 
     async def describe(self) -> Description:
         """As a replica said last. Raises Unavailable before."""
         async with self._asking:
             if self._description is None:
-                self._description = await self._call("describe")
+                try:
+                    self._description = await self._call("describe")
+                except RayActorError as error:
+                    raise Unavailable(str(error)) from error
         return self._description
 
     async def judge(self, items: Sequence[EncodedItem]) -> list[Verdict]:
@@ -121,14 +132,11 @@ class Deployment:
             if line != said:
                 say(said := line)
             if all(state == ApplicationStatus.RUNNING for state in states.values()):
-                await asyncio.gather(*(judge.describe() for judge in self.judges.values()))
                 return
             if asyncio.get_running_loop().time() > deadline:
                 raise Stalled(f"the judges did not start in {self._config.cluster.start_timeout:g} s ({line})")
-            try:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), POLL_SECONDS)
-            except TimeoutError:
-                continue
 
     async def end(self) -> None:
         """Let replicas end what they are at, and take them down."""
@@ -162,7 +170,7 @@ class Deployment:
             name=name,
             autoscaling_config=scaling,
             max_ongoing_requests=math.ceil(replicas.target_ongoing),
-            max_queued_requests=self._calls,
+            max_queued_requests=self._calls + 1,  # and one that asks what the verifier is
             ray_actor_options={
                 "num_cpus": placement.num_cpus,
                 "num_gpus": placement.num_gpus,
@@ -184,6 +192,13 @@ class Deployment:
             found = applications[name]
             if found.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY):
                 told = "\n".join(each.message for each in found.deployments.values()) or found.message
-                raise ConfigError(f"{part} cannot be built:\n{told}")
+                raise ConfigError(f"{part} cannot be built: {cause(told)}")
             states[part] = found.status
         return states
+
+
+def cause(told: str) -> str:
+    """The error at the end of a traceback that Serve passes on as text; all of a text without one."""
+    lines = told.strip().splitlines()
+    inside = [place for place, line in enumerate(lines) if line.startswith("  ")]
+    return "\n".join(lines[inside[-1] + 1 :] if inside else lines)

@@ -23,6 +23,8 @@ SCORE_PATH = "/v1/score"
 IMAGE_TYPES = ("image/png", "image/webp")
 MAX_KEY = 128
 """Longest Idempotency-Key."""
+MAX_REASON = 2000
+"""Characters of a failure that are sent."""
 QUOTED = 300
 """Characters of a wrong answer that an error quotes."""
 
@@ -214,7 +216,7 @@ def _bounds(bounds: Sequence[float | None]) -> tuple[float, float]:
 def _result(verdict: Score | ScoreFailure) -> dict[str, Any]:
     if isinstance(verdict, Score):
         return {"value": verdict.value, "breakdown": {key: _whole(part) for key, part in verdict.breakdown.items()}}
-    return {"failure": _whole(verdict.reason), "outage": verdict.outage}
+    return {"failure": _whole(verdict.reason[:MAX_REASON]), "outage": verdict.outage}
 
 
 def _whole(part: float | str) -> float | str:

@@ -14,6 +14,7 @@ import pytest
 import requests
 import yaml
 
+from cluster.reward_replicas import cause
 from cluster.reward_service import check, listening
 from configs.load import ConfigError, parse
 from configs.reward_service import RewardServiceConfig
@@ -67,6 +68,12 @@ def test_the_token_comes_from_where_the_config_says(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("THE_TOKEN", TOKEN)
     assert check(config(credentials={"token_env": "THE_TOKEN"})) == TOKEN
     assert check(config()) is None
+
+
+def test_a_verifier_that_cannot_be_built_is_named_without_its_traceback() -> None:
+    told = 'failed 1 times. Error:\nray::Serve()\n  File "a.py", line 1\n    build()\nValueError: token missing\nset it\n'
+    assert cause(told) == "ValueError: token missing\nset it"
+    assert cause("no room on any node") == "no room on any node"
 
 
 @pytest.fixture(scope="module")
