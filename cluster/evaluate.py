@@ -97,6 +97,8 @@ def _judge_pictures(subject: Path, config: TrainConfig, name: str, out: Path | N
         raise ConfigError(str(error)) from None
     folder = out_folder(out, subject, name)
     with session(), View(0) as view:
+        if gaps := painted[-1].prompt.index + 1 - len(painted):
+            view.say(f"{gaps} prompt numbers below {painted[-1].prompt.index} have no folder and count for nothing")
         view.say("starting Ray and reward actors")
         connect(config.cluster)
         role = _judging_role(config)

@@ -77,6 +77,13 @@ def test_pictures_stand_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     assert [file.name for file in read_geneval_folder(tmp_path, accept)[0].files] == ["9.png", "10.png", "100.png"]
 
 
+def test_prompts_stand_in_the_order_of_their_numbers(folder: Path) -> None:
+    (folder / "00000").rename(folder / "10")
+    assert [each.prompt.index for each in read_geneval_folder(folder, accept)] == [3, 10]
+    (folder / "00003").rename(folder / "9")
+    assert [each.prompt.index for each in read_geneval_folder(folder, accept)] == [9, 10]
+
+
 def refuse_two(metadata: Mapping[str, Any]) -> None:
     if metadata["include"][0]["count"] == 2:
         raise ValueError("cannot count to 2")
@@ -97,7 +104,7 @@ def refuse_two(metadata: Mapping[str, Any]) -> None:
         ),
         ("00003/metadata.jsonl", b" " * (1 << 20) + b"{}", "00003/metadata.jsonl has 1048578 bytes; 1048576 are allowed"),
         ("00003/samples", None, "00003/samples is missing"),
-        ("00003/samples/0001.png", b"", "00003/samples/0001.png: 0 bytes are no whole picture"),
+        ("00003/samples/0001.png", b"", "00003/samples/0001.png: 0 bytes are no "),
         ("00003/samples/0001.png", encoded("PNG")[:-20], "00003/samples/0001.png: "),
         ("00003/samples/0001.png", encoded("BMP"), "send PNG or WEBP or JPEG"),
         ("00003/samples/0001.jpg", encoded("JPEG"), "00003/samples/0001.png has the number of 0001.jpg"),

@@ -89,7 +89,7 @@ def test_a_judge_that_fails_ends_the_evaluation_with_a_message_and_no_score(comm
     [
         (["pictures"], "pictures is a folder of pictures; say who judges them by --benchmark"),
         (["pictures", "--benchmark", "exam"], "evaluation.reward.remote.endpoints, evaluation.reward.model still to be given"),
-        (["pictures", "--benchmark", "shapes"], "pictures/00000/samples/0001.png: 5 bytes are no whole picture"),
+        (["pictures", "--benchmark", "shapes"], "pictures/00000/samples/0001.png: 5 bytes are no "),
         (["pictures", "--benchmark", "shapes", "--json", "no/scores.json"], "--json no/scores.json lies in a folder that does"),
         (["nowhere", "--benchmark", "shapes"], "nowhere does not exist; give a run folder, a checkpoint, bundled:shapes or"),
         (
