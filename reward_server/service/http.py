@@ -12,7 +12,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 HEADER_SECONDS = 10.0
 """From the first byte of a request, or a connection's start, to the end of its headers."""
 HEADER_BYTES = 32 << 10
-"""Of a request line with all headers."""
+"""Of headers that have not ended; what has arrived with one read (256 kB at most) is taken."""
 LINGER_SECONDS = 2.0
 """How long what a refused sender still sends is read and thrown away, so that it finds the answer and not a reset."""
 IDLE_SECONDS = 75
