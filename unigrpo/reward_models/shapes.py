@@ -41,7 +41,7 @@ class ShapesReaderConfig:
     hidden: int = 96
     """Of the layers over cells."""
     exponent: float = 0.3
-    """Power of the probability that is the score, in (0, 1]; .3 puts a picture with one fault near .2, with two near .03."""
+    """Power of the probability that is the score, in (0, 1]; .3 puts a picture with one fault near .15, with two near .02."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """The short training of the reader of the shapes world."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,8 +21,8 @@ LABEL_SMOOTHING = 0.02
 counts faults, and no cell is so sure of itself that its gradient vanishes."""
 ROUNDS = 8
 """Parts that training has; before each but the first, pictures that fool the reader are sought and added."""
-PIXEL_CLIMBS, LATENT_CLIMBS = 512, 256
-"""Pictures sought before each part."""
+PIXEL_CLIMBS, LATENT_CLIMBS = 1 / 24, 1 / 48
+"""Pictures sought before each part, as shares of those given; in the end they are more than four tenths as many."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,11 +61,11 @@ def train_shapes_reward(
     )
     draw = torch.Generator().manual_seed(derive_seed(seed, "reward model batches"))
     pool = pictures
+    pixels, latents = (math.ceil(share * len(pictures.images_S3HW)) for share in (PIXEL_CLIMBS, LATENT_CLIMBS))
     for step in range(steps):
         if step and step % max(1, steps // ROUNDS) == 0:
             climbs = derive_seed(seed, "reward model round", step)
-            more = climbed_pictures(model, pool, autoencoder, seed=climbs, pixels=PIXEL_CLIMBS, latents=LATENT_CLIMBS)
-            pool = joined((pool, more))
+            pool = joined((pool, climbed_pictures(model, pool, autoencoder, seed=climbs, pixels=pixels, latents=latents)))
         batch = pool.select(torch.randint(len(pool.images_S3HW), (batch_size,), generator=draw))
         read = model.read(batch.images_S3HW)
         loss = _loss(read, batch)
