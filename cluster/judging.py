@@ -110,11 +110,12 @@ class Judges:
                 return
             by_sibling = zip(*(cases[each].verdicts for each in cases), strict=True)
             verdicts = [combine_verdicts(self.reward, dict(zip(cases, each, strict=True))) for each in by_sibling]
-            scores = [verdict for verdict in verdicts if isinstance(verdict, Score)]
-            if len(scores) == size:
-                done(scores)
-            else:
+            failed = [verdict for verdict in verdicts if isinstance(verdict, ScoreFailure)]
+            if failed:
                 self.tally.dropped += 1
+                self.say(f"dropped: {name}: {len(failed)} of {size} pictures have no score, the first: {failed[0].reason}")
+            else:
+                done([verdict for verdict in verdicts if isinstance(verdict, Score)])
 
         for part in cases:
             self._ask(part, cases[part], settle)

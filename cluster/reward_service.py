@@ -20,7 +20,6 @@ from cluster.reward_replicas import Deployment
 from configs.load import ConfigError, check_files, still_to_be_given
 from configs.reward import parts_of
 from configs.reward_service import RewardServiceConfig
-from configs.verifiers import Policy
 from reward_server.protocol import SCORE_PATH
 from reward_server.service.app import create_app
 from reward_server.service.http import server
@@ -52,13 +51,6 @@ def check(config: RewardServiceConfig) -> str | None:
     """The token that callers must send, once everything that can be known before Ray starts was. Raises ConfigError."""
     if missing := still_to_be_given(config):
         raise ConfigError(f"{', '.join(missing)} still to be given; set it in the file or as an override")
-    for where, section, names in [
-        ("reward", config.reward, list(Policy.model_fields)),
-        ("cluster", config.cluster, ["call_timeout"]),
-        *((f"the placement of {name}", part.placement, ["strategy"]) for name, part in parts_of(config.reward).items()),
-    ]:
-        if set_keys := [name for name in names if getattr(section, name) != type(section).model_fields[name].default]:
-            raise ConfigError(f"{where} sets {', '.join(set_keys)}, which has no effect in a service; leave it out")
     check_files(config)
     try:
         return read_token(config.credentials)

@@ -1,5 +1,6 @@
 """The reward service: judges of their own, scaled apart from training. What `unigrpo reward serve` reads."""
 
+from collections.abc import Iterable
 from typing import Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
@@ -8,6 +9,7 @@ from configs.base import Section
 from configs.remote import Credentials
 from configs.reward import Reward, parts_of
 from configs.roles import ClusterConfig
+from configs.verifiers import Policy
 
 
 class Replicas(Section):
@@ -62,14 +64,26 @@ class RewardServiceConfig(Section):
 
     @model_validator(mode="after")
     def _is_guarded(self) -> Self:
-        if self.host not in ("127.0.0.1", "localhost", "::1") and not (
-            self.credentials.token_env or self.credentials.token_file
-        ):
-            raise ValueError(f"host is {self.host}, which others can reach; set credentials.token_env or credentials.token_file")
+        guarded = self.credentials.token_env or self.credentials.token_file
+        if self.host not in ("127.0.0.1", "localhost", "::1") and not guarded:
+            raise ValueError(f"others can reach host={self.host}; set credentials.token_env or credentials.token_file")
         return self
 
     @model_validator(mode="after")
-    def _replicas_decide(self) -> Self:
-        if sized := [name for name, part in parts_of(self.reward).items() if part.num_workers != 1]:
-            raise ValueError(f"num_workers of {', '.join(sized)} has no effect in a service; set replicas.least and replicas.most")
+    def _every_key_counts(self) -> Self:
+        useless = [f"reward.{key}" for key in given(self.reward, Policy.model_fields)]
+        useless += [f"cluster.{key}" for key in given(self.cluster, ["call_timeout"])]
+        for name, part in parts_of(self.reward).items():
+            useless += [f"{key} of {name}" for key in given(part, ["num_workers"])]
+            useless += [f"placement.{key} of {name}" for key in given(part.placement, ["strategy"])]
+        if useless:
+            raise ValueError(
+                f"{', '.join(useless)}: no effect in a service, where replicas.least and replicas.most say how many judge, and "
+                "callers what they do about failures; leave it out"
+            )
         return self
+
+
+def given(section: Section, keys: Iterable[str]) -> list[str]:
+    """Those of `keys` that are not at their default."""
+    return [key for key in keys if getattr(section, key) != type(section).model_fields[key].default]

@@ -92,9 +92,10 @@ def test_only_what_failed_is_asked_again() -> None:
 
 def test_a_wrong_answer_that_stays_wrong_drops_its_group_alone() -> None:
     judge = worker(failing={2: (3, WRONG)})
-    judges, _ = judges_of(RandomReward(max_retries=1), random=judge)
+    judges, told = judges_of(RandomReward(max_retries=1), random=judge)
     assert outcome(judges, num_groups=2) == [[0.0, 1.0, 2.0]]
     assert judges.tally.dropped == 1
+    assert told == ["dropped: scores of prompt 0: 1 of 3 pictures have no score, the first: answered 'maybe'"]
 
 
 def test_an_outage_is_waited_for_and_told_once() -> None:

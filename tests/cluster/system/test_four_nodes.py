@@ -48,7 +48,7 @@ def test_roles_run_on_nodes_of_their_own(cluster: Cluster, start: Path, tmp_path
         "learner": system.learner.ranks,
         "reasoner": system.rollouts.thinking.workers,
         "denoiser": system.rollouts.painting.workers,
-        "reward": system.rollouts.judging["training"].workers,
+        "reward": system.rollouts.judges["training"].workers["random"],
     }
     calls = {
         role: worker.__ray_call__.remote(lambda _: ray.get_runtime_context().get_node_id())

@@ -54,14 +54,26 @@ def test_a_port_in_use_is_one_message() -> None:
         ({"credentials": {"token_file": "/nowhere"}}, "credentials: the file /nowhere cannot be read"),
         ({"reward": {"kind": "geneval"}}, "reward.detector still to be given"),
         ({"reward": {"kind": "preference", "path": "/nowhere"}}, "/nowhere, which does not exist"),
-        ({"reward": {"kind": "random", "max_retries": 3}}, "reward sets max_retries, which has no effect in a service"),
-        ({"reward": {"kind": "random", "placement": {"strategy": "SPREAD"}}}, "placement of random sets strategy"),
-        ({"cluster": {"call_timeout": 5}}, "cluster sets call_timeout"),
     ],
 )
 def test_what_the_user_can_mend_is_said_before_ray_starts(changes: dict[str, object], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         check(config(**changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"reward": {"kind": "random", "max_retries": 3, "outage": "drop"}}, "reward.max_retries, reward.outage: no effect"),
+        ({"reward": {"kind": "random", "num_workers": 2}}, "num_workers of random: no effect in a service"),
+        ({"reward": {"kind": "random", "placement": {"strategy": "SPREAD"}}}, "placement.strategy of random: no effect"),
+        ({"cluster": {"call_timeout": 5}}, "cluster.call_timeout: no effect"),
+        ({"host": "0.0.0.0"}, "others can reach host=0.0.0.0; set credentials.token_env or credentials.token_file"),
+    ],
+)
+def test_keys_without_effect_and_open_doors_are_refused(changes: dict[str, object], named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        config(**changes)
 
 
 def test_the_token_comes_from_where_the_config_says(monkeypatch: pytest.MonkeyPatch) -> None:
