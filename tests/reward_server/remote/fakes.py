@@ -109,14 +109,24 @@ def fake_judge(
 @contextmanager
 def fake_socket(net: FakeNet, script: Script) -> Iterator[str]:
     """The URL of a TCP server that does with each connection what the script says, and closes it then."""
+    serving: set[Any] = set()  # a task that nobody else holds may be collected before it ends
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        serving.add(task)
         try:
             await script(reader, writer)
         except ConnectionError:
             pass
         finally:
+            serving.discard(task)
             writer.close()
+
+    async def end(server: asyncio.Server) -> None:
+        server.close()
+        for task in list(serving):
+            task.cancel()
+        await asyncio.gather(*serving, return_exceptions=True)
 
     async def start() -> asyncio.Server:
         return await asyncio.start_server(serve, "127.0.0.1", 0)
@@ -125,7 +135,7 @@ def fake_socket(net: FakeNet, script: Script) -> Iterator[str]:
     try:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:
-        net.loop.call_soon_threadsafe(server.close)
+        net.run(end(server))
 
 
 def remote(*endpoints: str, **settings: Any) -> Remote:
