@@ -8,11 +8,11 @@ PYTHON := $(BIN)/python
 quickstart: setup  ## train from the bundled checkpoint and evaluate before and after
 	@$(BIN)/unigrpo quickstart
 
-test: lint types  ## everything: lint, types, all tests
-	@$(PYTHON) -m pytest
+test: check  ## everything: lint, types, all tests; the slow ones have the machine to themselves
+	@$(PYTHON) -m pytest -m slow
 
-check: lint types  ## a developer's usual run: all but the slow tests
-	@$(PYTHON) -m pytest -m "not slow"
+check: lint types  ## a developer's usual run: all but the slow tests, on two cores
+	@$(PYTHON) -m pytest -m "not slow" --numprocesses 2 --dist loadfile
 
 bench: setup  ## the speed ratios of the README, measured in one run
 	@$(PYTHON) benchmarks/run.py
