@@ -36,8 +36,10 @@ FILES: Mapping[Kind, Path] = {
     "exp_avg": Path("exp_avg.safetensors"),
     "exp_avg_sq": Path("exp_avg_sq.safetensors"),
 }
-FREE_TO_CHANGE = ("steps", "run_dir", "logging", "evaluation")
+FREE_SECTIONS = ("steps", "run_dir", "logging", "evaluation", "cluster")
 """Config sections that a resumed run may change: they do not touch what is learned (run_dir is where, not what)."""
+FREE_KEYS = ("placement", "num_workers", "remote", "max_retries", "outage", "outage_timeout", "judge_timeout", "cache_entries")
+"""Keys of any section that say where work runs and how long it is waited for, not what it is."""
 CHUNK = 1 << 24
 
 
@@ -77,13 +79,18 @@ def check_resumable(config: TrainConfig | SftConfig) -> None:
     differing = [
         f"{key} was {saved.get(key)!r} and is {given.get(key)!r}"
         for key in sorted(saved.keys() | given.keys())
-        if saved.get(key) != given.get(key) and key.split(".")[0] not in FREE_TO_CHANGE
+        if saved.get(key) != given.get(key) and not _is_free(key)
     ]
     if differing:
         raise ConfigError(
             f"{newest} was written by another config: {'; '.join(differing)}. A resumed run may change "
-            f"{', '.join(FREE_TO_CHANGE)} only; set these back, or give another run_dir"
+            f"{', '.join(FREE_SECTIONS)} and any section's {', '.join(FREE_KEYS)} only; set these back, or give another run_dir"
         )
+
+
+def _is_free(key: str) -> bool:
+    section, *rest = key.split(".")
+    return section in FREE_SECTIONS or not set(FREE_KEYS).isdisjoint(rest)
 
 
 def write_checkpoint(

@@ -187,6 +187,17 @@ def test_steps_logging_and_evaluation_may_change(model: Path, tmp_path: Path, ra
     assert make_learner(changed, rank).restore() == 1
 
 
+def test_where_work_runs_and_how_long_it_is_waited_for_may_change_and_who_judges_may_not(
+    model: Path, tmp_path: Path, rank: Rank
+) -> None:
+    judge = {"kind": "http", "remote": {"endpoints": ["https://a.example"]}}
+    make_learner(make_config(model, tmp_path, reward=judge), rank).save(1)
+    moved = judge | {"remote": {"endpoints": ["https://b.example"], "call_timeout": 9}, "outage": "stop", "num_workers": 2}
+    check_resumable(make_config(model, tmp_path, reward=moved, cluster={"address": "auto"}, denoiser={"num_workers": 2}))
+    with pytest.raises(ConfigError, match=r"reward.kind was 'http' and is 'random'"):
+        check_resumable(make_config(model, tmp_path))
+
+
 def test_another_reference_is_refused(model: Path, tmp_path: Path, rank: Rank) -> None:
     learner = make_learner(make_config(model, tmp_path), rank)
     learner.save(1)
