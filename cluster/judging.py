@@ -127,7 +127,13 @@ class Judges:
             return [worker.judge.remote(case.prompt, case.paintings, places)]
 
         def done(refs: Sequence[ObjectRef]) -> None:
-            answers, asked = ray.get(refs[0])
+            take(*ray.get(refs[0]))
+
+        def given_up(reason: str) -> None:
+            failed = ScoreFailure(reason=f"the reward actor does not live through it: {reason}", outage=True)
+            take([failed] * len(places), Asked(asked=len(places), failed=len(places)))
+
+        def take(answers: Sequence[Score | ScoreFailure], asked: Asked) -> None:
             for place, answer in zip(places, answers, strict=True):
                 case.verdicts[place] = answer
             self._count(part, asked)
@@ -136,13 +142,16 @@ class Judges:
             else:
                 settle(part)
 
+        judge = parts_of(self.reward)[part]
+        num_batches = -(-len(places) // judge.batch_size)
         self.pools[part].add(
             Job(
                 name=case.name,
                 submit=submit,
                 done=done,
                 not_before=not_before,
-                restart_after=parts_of(self.reward)[part].judge_timeout,
+                restart_after=num_batches * judge.judge_timeout,
+                given_up=given_up,
             )
         )
 

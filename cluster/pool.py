@@ -24,7 +24,7 @@ from unigrpo.errors import NotServing
 log = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 4
-"""Workers one piece may be lost with before the run ends: a piece that kills every worker is a fault of its own."""
+"""Workers one piece may be lost with: a piece that kills every worker is a fault of its own."""
 
 
 @dataclass(kw_only=True)
@@ -41,6 +41,8 @@ class Job:
     """Earliest start (time.monotonic)."""
     restart_after: float | None = None
     """Seconds on a worker before the worker counts as hung and is started again; None leaves it to the run's deadline."""
+    given_up: Callable[[str], None] | None = None
+    """Takes the reason when the job was lost with MAX_ATTEMPTS workers; None ends the run."""
     attempts: int = 0
 
 
@@ -145,11 +147,15 @@ class Pool:
 
     def _recover(self, index: int, job: Job, error: Exception) -> None:
         job.attempts += 1
-        if job.attempts >= MAX_ATTEMPTS:
-            raise Lost(f"{job.name} was lost with {job.attempts} workers of {self.role}; the last: {error}") from error
-        self.queue.appendleft(job)
+        reason = f"{job.name} was lost with {job.attempts} workers of {self.role}; the last: {error}"
+        if job.attempts < MAX_ATTEMPTS:
+            self.queue.appendleft(job)
+        elif job.given_up is None:
+            raise Lost(reason) from error
         ref = self.revive(self.workers[index])
         self.busy[ref] = Busy(index=index, job=None, refs=[ref])
+        if job.attempts >= MAX_ATTEMPTS and job.given_up is not None:
+            job.given_up(reason)
 
 
 def drive(pools: Sequence[Pool], *, timeout: float, watch: Callable[[], Any] = lambda: None) -> None:

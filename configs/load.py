@@ -148,30 +148,37 @@ def _overridden(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, A
 
 def _explain(root: type[BaseModel], detail: ErrorDetails) -> str:
     *section, leaf = detail["loc"] or ("",)
-    key = ".".join(str(part) for part in detail["loc"] if not _is_tag(root, part))
+    names, models = _walk(root, section)
     message = detail["msg"].removeprefix("Value error, ")
     if detail["type"] == "extra_forbidden":
-        known = sorted(_section_at(root, section).model_fields)
+        known = sorted(models[0].model_fields)
         near = difflib.get_close_matches(str(leaf), known, n=1)
         hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
-        return f"{key}: unknown key; {hint}"
+        return f"{'.'.join([*names, str(leaf)])}: unknown key; {hint}"
+    names, models = _walk(root, detail["loc"])
+    key = ".".join(names)
+    if detail["type"] in ("union_tag_not_found", "union_tag_invalid"):
+        kinds = ", ".join(str(tag) for model in models for tag in _tags(model))
+        return f"{key}.kind: give one of {kinds} (given: {detail['input']!r})"
     given = "" if detail["type"] in ("value_error", "missing") else f" (given: {detail['input']!r})"
     return f"{key}: {message}{given}" if key else message
 
 
-def _is_tag(root: type[BaseModel], part: int | str) -> bool:
-    return isinstance(part, str) and part in {tag for model in _models_below(root) for tag in _tags(model)}
-
-
-def _section_at(root: type[BaseModel], loc: Sequence[int | str]) -> type[BaseModel]:
-    model = root
+def _walk(root: type[BaseModel], loc: Sequence[int | str]) -> tuple[list[str], list[type[BaseModel]]]:
+    """A pydantic location as the user's own keys, without the tags of unions, and the sections that may stand there."""
+    names: list[str] = []
+    models, expected = [root], list[str]()
     for part in loc:
-        if part in model.model_fields:
-            candidates = list(_models_in(model.model_fields[str(part)].annotation))
-        else:
-            candidates = [candidate for candidate in candidates if part in _tags(candidate)] or candidates  # or a key of a dict
-        model = candidates[0] if candidates else model
-    return model
+        kind = expected.pop(0) if expected else "field"
+        if kind == "tag":
+            models = [model for model in models if part in _tags(model)]
+            continue
+        names.append(str(part))
+        if kind == "field" and isinstance(part, str) and part in models[0].model_fields:
+            annotation = models[0].model_fields[part].annotation
+            models = list(_models_in(annotation)) or models
+            expected = ["key"] * (typing.get_origin(annotation) is dict) + ["tag"] * (len(models) > 1)
+    return names, models
 
 
 def _tags(model: type[BaseModel]) -> tuple[Any, ...]:
@@ -185,10 +192,3 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
     elif typing.get_origin(annotation) in (typing.Annotated, typing.Union, types.UnionType, dict):
         for part in typing.get_args(annotation):
             yield from _models_in(part)
-
-
-def _models_below(root: type[BaseModel]) -> Iterator[type[BaseModel]]:
-    for field in root.model_fields.values():
-        for model in _models_in(field.annotation):
-            yield model
-            yield from _models_below(model)

@@ -31,7 +31,7 @@ class Judge(Policy):
     batch_size: PositiveInt = 32
     """Pictures of one call of the verifier."""
     judge_timeout: PositiveFloat = 600.0
-    """Seconds for the siblings of one prompt before a reward actor counts as hung: it is ended, and another one asked."""
+    """Seconds for one batch before a reward actor counts as hung: it is started again, and asked again."""
     cache_entries: NonNegativeInt = 4096
     """Verdicts an actor remembers, by the content of picture, prompt and verifier version; 0 remembers none."""
 
@@ -125,6 +125,15 @@ class RemoteJudge(Judge):
 
     remote: Remote = Remote()
     """Whom to ask, and how."""
+
+    @model_validator(mode="after")
+    def _hangs_later_than_its_calls(self) -> Self:
+        if self.judge_timeout <= self.remote.batch_timeout:
+            raise ValueError(
+                f"judge_timeout is {self.judge_timeout}, not above remote.batch_timeout={self.remote.batch_timeout}: an actor "
+                "that waits for its endpoints would count as hung; raise the first or lower the second"
+            )
+        return self
 
     def open_keys(self) -> list[str]:
         return [] if self.remote.endpoints else ["remote.endpoints"]

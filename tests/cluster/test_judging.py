@@ -1,5 +1,7 @@
 """Groups before judges on a real Ray: what is asked again, dropped or waited for, and that no failure becomes a number."""
 
+import os
+import signal
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -41,6 +43,13 @@ class FakeJudge:
 
     def asked(self) -> list[list[int]]:
         return self._asked
+
+
+class FakeMortalJudge:
+    """Dies of every group."""
+
+    def judge(self, *_: Any) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 ACTORS: list[Any] = []
@@ -132,6 +141,15 @@ def test_an_outage_drops_the_group_where_the_config_says_so() -> None:
     judges, _ = judges_of(RandomReward(outage="drop"), random=worker(failing={0: (1, OUT)}))
     assert outcome(judges, num_groups=2) == [[0.0, 1.0, 2.0]]
     assert (judges.tally.dropped, judges.tally.retried) == (1, 0)
+
+
+@pytest.mark.slow
+def test_an_actor_that_dies_again_and_again_is_an_outage() -> None:
+    mortal = ray.remote(FakeMortalJudge).options(num_cpus=0, max_restarts=-1).remote()
+    judges, told = judges_of(RandomReward(outage="drop"), random=mortal)
+    assert outcome(judges) == []
+    assert judges.tally.dropped == 1
+    assert "does not live through it: scores of prompt 0 by reward was lost with 4 workers of reward" in told[0]
 
 
 def test_every_part_judges_and_its_failures_are_its_own() -> None:

@@ -25,6 +25,9 @@ def test_every_preset_loads_and_survives_a_round_trip(path: Path) -> None:
     assert parse(yaml.safe_load(dump(config)), source="dump") == config
 
 
+COMBINED = "{kind: combined, parts: {geneval: {kind: geneval, %s}, b: {kind: random}}, weights: {geneval: 1, b: 1}}"
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -44,8 +47,23 @@ def test_every_preset_loads_and_survives_a_round_trip(path: Path) -> None:
         ("learner.betas=[0.9, 1]", "learner.betas.1: Input should be less than 1 (given: 1)"),
         ("learner.betas=[-0.1, 0.99]", "learner.betas.0: Input should be greater than or equal to 0 (given: -0.1)"),
         ("evaluation.reward={kind: exam, detector: shapes}", "evaluation.reward.detector: unknown key; known here:"),
-        ("evaluation.reward={kind: examn}", "evaluation.reward: Input tag 'examn' found using 'kind' does not match"),
-        ("evaluation.reward={detector: shapes}", "evaluation.reward: Unable to extract tag using discriminator 'kind'"),
+        (
+            "evaluation.reward={kind: examn}",
+            "evaluation.reward.kind: give one of geneval, random, ocr, preference, differentiable,",
+        ),
+        ("evaluation.reward={detector: shapes}", "evaluation.reward.kind: give one of geneval, random, ocr,"),
+        (f"reward={COMBINED % 'detektor: shapes'}", "reward.parts.geneval.detektor: unknown key; did you mean detector?"),
+        (f"reward={COMBINED % 'outage: drop'}", "parts.geneval sets outage, which the combined reward decides; set it there"),
+        (
+            "reward={kind: combined, parts: {a: {kind: ocr}, b: {kind: no}}}",
+            "reward.parts.b.kind: give one of geneval, random,",
+        ),
+        (
+            "reward={kind: combined, parts: {a: {kind: ocr}, b: {kind: random}}, weights: {a: 1}}",
+            "weights are given for ['a'], but the parts are ['a', 'b']",
+        ),
+        ("reward={kind: http, remote: {endpoints: ['ftp://x']}}", "endpoint 'ftp://x' is no http(s)://host[:port]"),
+        ("reward={kind: http, judge_timeout: 100}", "judge_timeout is 100.0, not above remote.batch_timeout=240.0"),
         ("learner.text_learning_rate=.nan", "should be a finite number"),
         ("algorithm.kind=grop", "'grop'"),
         ("task=trian", "task is 'trian'; allowed are train, sft"),
