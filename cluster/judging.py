@@ -143,14 +143,14 @@ class Judges:
                 settle(part)
 
         judge = parts_of(self.reward)[part]
-        num_batches = -(-len(places) // judge.batch_size)
+        num_calls = -(-len(places) // judge.call_size) if judge.call_size else 1
         self.pools[part].add(
             Job(
                 name=case.name,
                 submit=submit,
                 done=done,
                 not_before=not_before,
-                restart_after=num_batches * judge.judge_timeout,
+                restart_after=num_calls * judge.judge_timeout,
                 given_up=given_up,
             )
         )

@@ -29,11 +29,17 @@ class Judge(Policy):
     """Reward actors."""
     placement: Placement = Placement()
     batch_size: PositiveInt = 32
-    """Pictures of one call of the verifier."""
+    """Pictures that the verifier judges together; of `http`, of one request. What asks endpoints is handed all at once, and
+    has many calls under way."""
     judge_timeout: PositiveFloat = 600.0
-    """Seconds for one batch before a reward actor counts as hung: it is started again, and asked again."""
+    """Seconds for one call of the verifier before a reward actor counts as hung: it is started again, and asked again."""
     cache_entries: NonNegativeInt = 4096
     """Verdicts an actor remembers, by the content of picture, prompt and verifier version; 0 remembers none."""
+
+    @property
+    def call_size(self) -> int | None:
+        """Pictures of one call of the verifier; None for all that are asked together."""
+        return self.batch_size
 
     def open_keys(self) -> list[str]:
         """Keys that are still to be given."""
@@ -126,6 +132,10 @@ class RemoteJudge(Judge):
     remote: Remote = Remote()
     """Whom to ask, and how."""
 
+    @property
+    def call_size(self) -> int | None:
+        return None
+
     @model_validator(mode="after")
     def _hangs_later_than_its_calls(self) -> Self:
         if self.judge_timeout <= self.remote.batch_timeout:
@@ -172,8 +182,6 @@ class ExamReward(ChatJudge):
     """Share of a prompt's exam points that a judge answers with yes (the paper's TA protocol)."""
 
     kind: Literal["exam"] = "exam"
-    batch_size: PositiveInt = 8
-    """Pictures of one call of the verifier; every exam point carries a copy of its picture."""
 
 
 class HttpReward(RemoteJudge):

@@ -48,7 +48,7 @@ class RewardServer:
 
     def __init__(self, config: Judge) -> None:
         self._kind = config.kind
-        self._batch_size = config.batch_size
+        self._call_size = config.call_size
         self._verifier = VERIFIERS[config.kind](config)
         self._remembered = Memory(config.cache_entries)
         self._asked = self._cached = self._failed = 0
@@ -73,8 +73,9 @@ class RewardServer:
             if key not in verdicts:
                 first_places.setdefault(key, place)
         fresh = list(first_places.items())
-        for first in range(0, len(fresh), self._batch_size):
-            batch = fresh[first : first + self._batch_size]
+        size = self._call_size or max(1, len(fresh))
+        for first in range(0, len(fresh), size):
+            batch = fresh[first : first + size]
             answers = self._ask([prompts[place] for _, place in batch], [images[place] for _, place in batch])
             for (key, _), answer in zip(batch, answers, strict=True):
                 verdicts[key] = self._checked(answer)
