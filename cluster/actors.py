@@ -23,10 +23,10 @@ from configs.schema import SftConfig, TrainConfig
 from configs.verifiers import Judge
 from learner.batch import MiniBatch
 from learner.learner import Learner
-from reward_server.server import RewardServer, Tally
+from reward_server.server import Judgement, RewardServer
 from rollout_workers.denoiser import Denoiser
 from rollout_workers.reasoner import Reasoner, reasoner_environment
-from unigrpo.types import Painting, Prompt, Score, ScoreFailure, Thought, Trajectory
+from unigrpo.types import Painting, Prompt, Thought, Trajectory
 
 R = TypeVar("R")
 
@@ -86,13 +86,9 @@ class RewardActor(Built[RewardServer]):
 
     kind = RewardServer
 
-    def judge(
-        self, prompt: Prompt, paintings: Sequence[Painting], places: Sequence[int]
-    ) -> tuple[list[Score | ScoreFailure], Tally]:
-        """One verdict for each of `places` in `paintings`, and what was asked for it."""
-        before = self.built.tally()
-        verdicts = self.built.score([prompt] * len(places), [paintings[place].image_HW3 for place in places])
-        return verdicts, self.built.tally() - before
+    def judge(self, prompt: Prompt, paintings: Sequence[Painting], places: Sequence[int]) -> Judgement:
+        """Verdicts on those `places` of `paintings`."""
+        return self.built.judge([prompt] * len(places), [paintings[place].image_HW3 for place in places])
 
 
 class LearnerActor:

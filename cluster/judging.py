@@ -18,7 +18,7 @@ from cluster.faults import Unscored
 from cluster.pool import Job, Pool
 from configs.reward import Reward, parts_of
 from reward_server.combine import combine_verdicts
-from reward_server.server import Tally as Asked
+from reward_server.server import Judgement, Tally as Asked
 from unigrpo.types import Prompt, Score, ScoreFailure
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
@@ -42,23 +42,32 @@ class Tally:
     dropped: int = 0
     """Groups given up."""
 
+    def count(self, asked: Asked) -> None:
+        """Add what one call was asked."""
+        self.asked += asked.asked
+        self.cached += asked.cached
+        self.failed += asked.failed
+        self.retried += asked.retried
 
-@dataclass(kw_only=True)
+
+@dataclass(kw_only=True, eq=False)
 class Case:
     """One group before one verifier."""
 
+    part: str
+    """Name of the verifier in its reward."""
     name: str
     """For messages."""
-    prompt: Prompt
-    paintings: ObjectRef
-    """list[Painting], one a sibling."""
     verdicts: list[Score | ScoreFailure | None]
     """By sibling; None was not asked yet."""
+    job: Job | None = None
+    """The question that waits or is being answered."""
     retries: int = 0
     """Times a wrong answer was asked again."""
     out_since: float | None = None
-    """When judges were first found to be out (time.monotonic), None while they answer."""
+    """When judges were found to be out (time.monotonic), None while they answer."""
     pauses: int = 0
+    """Times it was waited since then."""
 
     def open(self) -> list[int]:
         """Siblings without a score."""
@@ -67,6 +76,21 @@ class Case:
     def failures(self) -> list[ScoreFailure]:
         """What went wrong with each that failed."""
         return [verdict for verdict in self.verdicts if isinstance(verdict, ScoreFailure)]
+
+
+@dataclass(kw_only=True, eq=False)
+class Hearing:
+    """One group before all verifiers."""
+
+    name: str
+    prompt: Prompt
+    paintings: ObjectRef
+    """list[Painting], one a sibling."""
+    cases: Sequence[Case]
+    done: Callable[[Sequence[Score]], None]
+    dropped: Callable[[], None]
+    ended: bool = False
+    """A verifier gave up on it, so that no other needs to answer."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -81,6 +105,8 @@ class Judges:
     say: Callable[[str], None]
     """Tells the user."""
     tally: Tally = field(default_factory=Tally)
+    versions: dict[str, str] = field(default_factory=dict)
+    """Part -> version of its verifier, as it answered last. A change is told: it is another reward from then on."""
     pools: dict[str, Pool] = field(init=False)
     _said: dict[str, float] = field(init=False, default_factory=dict)
     """Parts whose judges are out, and when the user was last told (time.monotonic)."""
@@ -92,95 +118,102 @@ class Judges:
         }
 
     def judge(
-        self, name: str, prompt: Prompt, paintings: ObjectRef, size: int, done: Callable[[Sequence[Score]], None]
+        self,
+        name: str,
+        prompt: Prompt,
+        paintings: ObjectRef,
+        size: int,
+        done: Callable[[Sequence[Score]], None],
+        dropped: Callable[[], None] = lambda: None,
     ) -> None:
-        """Queue one group of `size` pictures; `done` takes its scores, and is never called for a group that is dropped.
+        """Queue one group of `size` pictures; `done` takes its scores, or `dropped` hears that it has none.
 
-        Raises Unscored, now or while the pools are driven, where the policy is to end the run.
+        While the pools are driven, Unscored is raised where the policy is to end the run.
         """
-        cases = {
-            part: Case(name=f"{name} by {pool.role}", prompt=prompt, paintings=paintings, verdicts=[None] * size)
-            for part, pool in self.pools.items()
-        }
-        settled: set[str] = set()
+        cases = [Case(part=part, name=f"{name} by {pool.role}", verdicts=[None] * size) for part, pool in self.pools.items()]
+        hearing = Hearing(name=name, prompt=prompt, paintings=paintings, cases=cases, done=done, dropped=dropped)
+        for case in cases:
+            self._ask(hearing, case)
 
-        def settle(part: str) -> None:
-            settled.add(part)
-            if settled != cases.keys():
-                return
-            by_sibling = zip(*(cases[each].verdicts for each in cases), strict=True)
-            verdicts = [combine_verdicts(self.reward, dict(zip(cases, each, strict=True))) for each in by_sibling]
-            failed = [verdict for verdict in verdicts if isinstance(verdict, ScoreFailure)]
-            if failed:
-                self.tally.dropped += 1
-                self.say(f"dropped: {name}: {len(failed)} of {size} pictures have no score, the first: {failed[0].reason}")
-            else:
-                done([verdict for verdict in verdicts if isinstance(verdict, Score)])
-
-        for part in cases:
-            self._ask(part, cases[part], settle)
-
-    def _ask(self, part: str, case: Case, settle: Callable[[str], None], not_before: float = 0.0) -> None:
-        places = case.open()
-
-        def submit(worker: ActorHandle) -> list[ObjectRef]:
-            return [worker.judge.remote(case.prompt, case.paintings, places)]
-
-        def done(refs: Sequence[ObjectRef]) -> None:
-            take(*ray.get(refs[0]))
+    def _ask(self, hearing: Hearing, case: Case, *, pause: float = 0.0) -> None:
+        places, judge = case.open(), parts_of(self.reward)[case.part]
+        calls = -(-len(places) // judge.call_size) if judge.call_size else 1
 
         def given_up(reason: str) -> None:
-            failed = ScoreFailure(reason=f"the reward actor does not live through it: {reason}", outage=True)
-            take([failed] * len(places), Asked(asked=len(places), failed=len(places)))
+            failure = ScoreFailure(reason=f"the reward actor does not live through it: {reason}", outage=True)
+            self.tally.count(Asked(asked=len(places), failed=len(places)))
+            self._take(hearing, case, places, [failure] * len(places))
 
-        def take(answers: Sequence[Score | ScoreFailure], asked: Asked) -> None:
-            for place, answer in zip(places, answers, strict=True):
-                case.verdicts[place] = answer
-            self._count(part, asked)
-            if case.failures():
-                self._decide(part, case, settle)
-            else:
-                settle(part)
+        def answered(judgement: Judgement) -> None:
+            self._note(case.part, judgement)
+            self._take(hearing, case, places, judgement.verdicts)
 
-        judge = parts_of(self.reward)[part]
-        num_calls = -(-len(places) // judge.call_size) if judge.call_size else 1
-        self.pools[part].add(
-            Job(
-                name=case.name,
-                submit=submit,
-                done=done,
-                not_before=not_before,
-                restart_after=num_calls * judge.judge_timeout,
-                given_up=given_up,
-            )
+        case.job = Job(
+            name=case.name,
+            submit=lambda worker: [worker.judge.remote(hearing.prompt, hearing.paintings, places)],
+            done=lambda refs: answered(ray.get(refs[0])),
+            not_before=time.monotonic() + pause,
+            restart_after=calls * judge.judge_timeout,
+            restart_if=lambda judgement: bool(judgement.broken),
+            given_up=given_up,
         )
+        self.pools[case.part].add(case.job)
 
-    def _count(self, part: str, asked: Asked) -> None:
-        self.tally.asked += asked.asked
-        self.tally.cached += asked.cached
-        self.tally.failed += asked.failed
-        self.tally.retried += asked.retried
-        if asked.failed < asked.asked and self._said.pop(part, None) is not None:
-            self.say(f"judges of {self.pools[part].role} answer again")
+    def _note(self, part: str, judgement: Judgement) -> None:
+        """Count an answer, and tell what it changes."""
+        self.tally.count(judgement.asked)
+        role, before = self.pools[part].role, self.versions.get(part, judgement.version)
+        if judgement.version != before:
+            self.say(f"the verifier of {role} changed from version {before} to {judgement.version}: its scores may differ")
+        self.versions[part] = judgement.version
+        asked = judgement.asked
+        if asked.asked > asked.failed + asked.cached and self._said.pop(part, None) is not None:
+            self.say(f"judges of {role} answer again")
 
-    def _decide(self, part: str, case: Case, settle: Callable[[str], None]) -> None:
-        """Ask again, now or later, or give the group up."""
-        failures = case.failures()
-        if not all(failure.outage for failure in failures):
-            if case.retries == self.reward.max_retries:
-                settle(part)
-                return
-            case.retries += 1
-            pause = 0.0
-        elif self.reward.outage == "drop":
-            settle(part)
+    def _take(self, hearing: Hearing, case: Case, places: Sequence[int], answers: Sequence[Score | ScoreFailure]) -> None:
+        """Enter answers, and go on: ask again, now or later, give the group up, or see that it is done."""
+        for place, answer in zip(places, answers, strict=True):
+            case.verdicts[place] = answer
+        if hearing.ended:
             return
+        failures = case.failures()
+        outage = all(failure.outage for failure in failures)
+        if not failures:
+            self._close(hearing)
+        elif outage and self.reward.outage != "drop":
+            self.tally.retried += len(failures)
+            self._ask(hearing, case, pause=self._pause(case, failures[0]))
+        elif not outage and case.retries < self.reward.max_retries:
+            case.retries += 1
+            case.out_since, case.pauses = None, 0
+            self.tally.retried += len(failures)
+            self._ask(hearing, case)
         else:
-            pause = self._pause(part, case, failures[0])
-        self.tally.retried += len(failures)
-        self._ask(part, case, settle, not_before=time.monotonic() + pause)
+            self._drop(hearing, case)
 
-    def _pause(self, part: str, case: Case, failure: ScoreFailure) -> float:
+    def _close(self, hearing: Hearing) -> None:
+        """Hand on the scores once every verifier has given all of its own."""
+        if any(case.open() for case in hearing.cases):
+            return
+        scores = []
+        for place in range(len(hearing.cases[0].verdicts)):
+            given = {case.part: verdict for case in hearing.cases if (verdict := case.verdicts[place]) is not None}
+            combined = combine_verdicts(self.reward, given)
+            assert isinstance(combined, Score), "every part has scored it"
+            scores.append(combined)
+        hearing.done(scores)
+
+    def _drop(self, hearing: Hearing, case: Case) -> None:
+        hearing.ended = True
+        for other in hearing.cases:
+            if other.job is not None:
+                self.pools[other.part].withdraw(other.job)
+        self.tally.dropped += 1
+        failed, size = case.failures(), len(case.verdicts)
+        self.say(f"dropped: {case.name}: {len(failed)} of {size} pictures have no score, the first: {failed[0].reason}")
+        hearing.dropped()
+
+    def _pause(self, case: Case, failure: ScoreFailure) -> float:
         """Seconds until judges that are out are asked again; the user is told.
 
         Raises Unscored where the run must not wait, or has waited enough.
@@ -195,8 +228,8 @@ class Judges:
                 f"{case.name}: no judge can be reached, and {self.role}.{why}: {failure.reason}; "
                 "bring the judges back and start the run again to resume it"
             )
-        if now - self._said.get(part, -math.inf) >= LONGEST_PAUSE:
-            self._said[part] = now
+        if now - self._said.get(case.part, -math.inf) >= LONGEST_PAUSE:
+            self._said[case.part] = now
             self.say(f"paused: {case.name}: no judge can be reached: {failure.reason}; waiting {limit - waited:.0f} s at most")
         case.pauses += 1
         return min(FIRST_PAUSE * 2.0 ** (case.pauses - 1), LONGEST_PAUSE, limit - waited)

@@ -27,7 +27,7 @@ MAX_ATTEMPTS = 4
 """Workers one piece may be lost with: a piece that kills every worker is a fault of its own."""
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class Job:
     """One piece of work for any worker of a pool."""
 
@@ -41,6 +41,8 @@ class Job:
     """Earliest start (time.monotonic)."""
     restart_after: float | None = None
     """Seconds on a worker before the worker counts as hung and is started again; None leaves it to the run's deadline."""
+    restart_if: Callable[[Any], bool] = lambda answer: False
+    """Whether the worker that gave this answer is to be started again before it is given more."""
     given_up: Callable[[str], None] | None = None
     """Takes the reason when the job was lost with MAX_ATTEMPTS workers; None ends the run."""
     attempts: int = 0
@@ -87,6 +89,11 @@ class Pool:
     def add(self, job: Job) -> None:
         """Queue a job."""
         self.queue.append(job)
+
+    def withdraw(self, job: Job) -> None:
+        """Forget a job that has not begun."""
+        if job in self.queue:
+            self.queue.remove(job)
 
     def dispatch(self) -> None:
         """Give the oldest jobs that may start to the workers that are free."""
@@ -135,7 +142,7 @@ class Pool:
         """Take the outcome of a call that ended: hand it on, or requeue it when its worker was lost."""
         busy = self.busy.pop(ref)
         try:
-            ray.get(ref)
+            answer = ray.get(ref)
         except (RayActorError, RayTaskError) as error:
             if busy.job is None or not _lost_its_state(error):
                 raise
@@ -143,6 +150,10 @@ class Pool:
             return
         if busy.job is not None:
             self.spans.append((busy.started, time.monotonic()))
+            if busy.job.restart_if(answer):
+                log.warning("%s on %s %d: starting the worker again", busy.job.name, self.role, busy.index)
+                ray.kill(self.workers[busy.index], no_restart=False)
+                self._revive(busy.index)
             busy.job.done(busy.refs)
 
     def _recover(self, index: int, job: Job, error: Exception) -> None:
@@ -152,10 +163,13 @@ class Pool:
             self.queue.appendleft(job)
         elif job.given_up is None:
             raise Lost(reason) from error
-        ref = self.revive(self.workers[index])
-        self.busy[ref] = Busy(index=index, job=None, refs=[ref])
+        self._revive(index)
         if job.attempts >= MAX_ATTEMPTS and job.given_up is not None:
             job.given_up(reason)
+
+    def _revive(self, index: int) -> None:
+        ref = self.revive(self.workers[index])
+        self.busy[ref] = Busy(index=index, job=None, refs=[ref])
 
 
 def drive(pools: Sequence[Pool], *, timeout: float, watch: Callable[[], Any] = lambda: None) -> None:

@@ -1,9 +1,9 @@
 """The reward server: one verifier, and the rule that a failure is never a number.
 
 A plain class; cluster/actors.py makes it a Ray actor and cluster/reward_service.py a deployment of Ray Serve. It asks its
-verifier once a picture and never again for the same one: verdicts are remembered by content. It never retries: whoever calls
-knows the other workers, and asks again for the items that failed. What the caller did wrong (lists of unequal length, something
-that is no picture) is raised; what goes wrong while judging is a ScoreFailure.
+verifier once a picture and not again for the same one: scores are remembered by content. It never retries: whoever calls asks
+again for the items that failed, and starts a server anew whose verifier raised. What the caller did wrong (lists of unequal
+length, something that is no picture) is raised; what goes wrong while judging is a ScoreFailure.
 """
 
 import json
@@ -43,6 +43,20 @@ class Tally:
         return Tally(**{name: getattr(self, name) - getattr(earlier, name) for name in self.__slots__})
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Judgement:
+    """What one server answered to one call."""
+
+    verdicts: tuple[Score | ScoreFailure, ...]
+    """One an item, in order."""
+    asked: Tally
+    """What this call added to the server's tally."""
+    version: str
+    """Of the verifier that judged."""
+    broken: bool = False
+    """The verifier raised: it may be broken for good, and is better started again."""
+
+
 class RewardServer:
     """Judges pictures with the configured verifier."""
 
@@ -52,6 +66,8 @@ class RewardServer:
         self._verifier = VERIFIERS[config.kind](config)
         self._remembered = Memory(config.cache_entries)
         self._asked = self._cached = self._failed = 0
+        self.broken = False
+        """Whether the verifier raised when it was last asked."""
 
     def score(self, prompts: Sequence[Prompt], images: Sequence[Tensor]) -> list[Score | ScoreFailure]:
         """One verdict an item, in order: a score whose numbers are all finite, or a failure that quotes the reason.
@@ -66,7 +82,8 @@ class RewardServer:
                 raise ValueError(
                     f"got an image {list(image.shape)} {image.dtype} on {image.device}; give [H, W, 3] uint8 on cpu"
                 )
-        keys = [content_key(self._verifier.version, prompt, image) for prompt, image in zip(prompts, images, strict=True)]
+        version, self.broken = self._verifier.version, False
+        keys = [content_key(version, prompt, image) for prompt, image in zip(prompts, images, strict=True)]
         verdicts: dict[str, Score | ScoreFailure] = {key: score for key in keys if (score := self._remembered.get(key))}
         first_places: dict[str, int] = {}
         for place, key in enumerate(keys):
@@ -79,11 +96,18 @@ class RewardServer:
             answers = self._ask([prompts[place] for _, place in batch], [images[place] for _, place in batch])
             for (key, _), answer in zip(batch, answers, strict=True):
                 verdicts[key] = self._checked(answer)
-                self._remembered.put(key, verdicts[key])
+                if self._verifier.version == version:
+                    self._remembered.put(key, verdicts[key])
         self._asked += len(keys)
         self._cached += len(keys) - len(fresh)
         self._failed += sum(isinstance(verdicts[key], ScoreFailure) for key in keys)
         return [verdicts[key] for key in keys]
+
+    def judge(self, prompts: Sequence[Prompt], images: Sequence[Tensor]) -> Judgement:
+        """`score`, with what the caller needs to know of it."""
+        before = self.tally()
+        verdicts = tuple(self.score(prompts, images))
+        return Judgement(verdicts=verdicts, asked=self.tally() - before, version=self.version, broken=self.broken)
 
     def tally(self) -> Tally:
         """What was asked so far."""
@@ -105,6 +129,7 @@ class RewardServer:
             answers = self._verifier.score(prompts, images)
         except Exception as error:
             log.exception("verifier %s failed on %d pictures", self._kind, len(images))
+            self.broken = True
             return [ScoreFailure(reason=f"{self._kind}: {type(error).__name__}: {error}")] * len(images)
         if not isinstance(answers, Sequence) or len(answers) != len(images):
             number = len(answers) if isinstance(answers, Sequence) else type(answers).__name__

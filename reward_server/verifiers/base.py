@@ -51,7 +51,10 @@ class LocalVerifier:
 def judge_each(
     judge: Callable[[Prompt, Tensor], Score], prompts: Sequence[Prompt], images: Sequence[Tensor]
 ) -> list[Score | ScoreFailure]:
-    """Judge items one by one; an exception becomes the failure of its own item and is logged with its traceback."""
+    """Judge items one by one; an exception becomes the failure of its own item and is logged with its traceback.
+
+    Where each of several items raised, the fault is the judge's, not theirs: the last exception is raised.
+    """
     verdicts: list[Score | ScoreFailure] = []
     for prompt, image in zip(prompts, images, strict=True):
         try:
@@ -59,4 +62,6 @@ def judge_each(
         except Exception as error:
             log.exception("judging prompt %d (%r) failed", prompt.index, prompt.text)
             verdicts.append(ScoreFailure(reason=f"{type(error).__name__}: {error}"))
+            if len(verdicts) == len(prompts) > 1 and not any(isinstance(verdict, Score) for verdict in verdicts):
+                raise
     return verdicts

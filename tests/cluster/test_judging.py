@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from cluster.judging import Judges
 from cluster.pool import drive
 from configs.reward import CombinedReward, Reward
 from configs.verifiers import OcrReward, RandomReward
-from reward_server.server import Tally
+from reward_server.server import Judgement, Tally
 from unigrpo.types import Prompt, Score, ScoreFailure
 
 OUT, WRONG = ScoreFailure(reason="connection refused", outage=True), ScoreFailure(reason="answered 'maybe'")
@@ -29,9 +30,7 @@ class FakeJudge:
         self._base, self._failing = base, failing
         self._asked: list[list[int]] = []
 
-    def judge(
-        self, prompt: Prompt, paintings: Sequence[Any], places: Sequence[int]
-    ) -> tuple[list[Score | ScoreFailure], Tally]:
+    def judge(self, prompt: Prompt, paintings: Sequence[Any], places: Sequence[int]) -> Judgement:
         earlier = [place for places in self._asked for place in places]
         self._asked.append(list(places))
         verdicts: list[Score | ScoreFailure] = []
@@ -39,7 +38,8 @@ class FakeJudge:
             times, failure = self._failing.get(place, (0, OUT))
             fails = earlier.count(place) < times
             verdicts.append(failure if fails else Score(value=self._base + place, breakdown={"x": 1.0}))
-        return verdicts, Tally(asked=len(places), failed=sum(isinstance(each, ScoreFailure) for each in verdicts))
+        asked = Tally(asked=len(places), failed=sum(isinstance(each, ScoreFailure) for each in verdicts))
+        return Judgement(verdicts=tuple(verdicts), asked=asked, version=f"v{self._base:g}")
 
     def asked(self) -> list[list[int]]:
         return self._asked
@@ -104,7 +104,7 @@ def test_a_wrong_answer_that_stays_wrong_drops_its_group_alone() -> None:
     judges, told = judges_of(RandomReward(max_retries=1), random=judge)
     assert outcome(judges, num_groups=2) == [[0.0, 1.0, 2.0]]
     assert judges.tally.dropped == 1
-    assert told == ["dropped: scores of prompt 0: 1 of 3 pictures have no score, the first: answered 'maybe'"]
+    assert told == ["dropped: scores of prompt 0 by reward: 1 of 3 pictures have no score, the first: answered 'maybe'"]
 
 
 def test_an_outage_is_waited_for_and_told_once() -> None:
@@ -160,6 +160,51 @@ def test_every_part_judges_and_its_failures_are_its_own() -> None:
     assert ray.get(text.asked.remote()) == [[0, 1, 2]]
     assert ray.get(noise.asked.remote()) == [[0, 1, 2], [0]]
     assert [pool.role for pool in judges.pools.values()] == ["reward.parts.text", "reward.parts.noise"]
+
+
+class FakeBrokenJudge:
+    """Raises at every group of its first life, and judges in the next one."""
+
+    def __init__(self, mark: str) -> None:
+        self._broken, self._mark = not Path(mark).exists(), Path(mark)
+
+    def judge(self, prompt: Prompt, paintings: Sequence[Any], places: Sequence[int]) -> Judgement:
+        if not self._broken:
+            scores = tuple(Score(value=float(place), breakdown={}) for place in places)
+            return Judgement(verdicts=scores, asked=Tally(asked=len(places)), version="1")
+        self._mark.touch()
+        failed = Tally(asked=len(places), failed=len(places))
+        return Judgement(verdicts=(WRONG,) * len(places), asked=failed, version="1", broken=True)
+
+
+@pytest.mark.slow
+def test_an_actor_whose_verifier_raised_is_started_again_before_it_takes_more(tmp_path: Path) -> None:
+    broken = ray.remote(FakeBrokenJudge).options(num_cpus=0, max_restarts=-1).remote(str(tmp_path / "mark"))
+    judges, _ = judges_of(RandomReward(max_retries=1), random=broken)
+    assert outcome(judges, num_groups=4) == [[0.0, 1.0, 2.0]] * 4
+    assert (judges.tally.failed, judges.tally.dropped) == (3, 0)
+
+
+def test_a_verifier_of_another_version_is_told() -> None:
+    judges, told = judges_of(RandomReward(), random=worker())
+    outcome(judges)
+    worker(base=1.0)
+    outcome(judges)
+    assert told == ["the verifier of reward changed from version v0 to v1: its scores may differ"]
+    assert judges.versions == {"random": "v1"}
+
+
+def test_a_group_that_one_part_gave_up_waits_for_no_other() -> None:
+    reward = CombinedReward(
+        parts={"text": OcrReward(), "noise": RandomReward()}, weights={"text": 1.0, "noise": 1.0}, max_retries=0
+    )
+    judges, told = judges_of(reward, text=worker({1: (9, WRONG)}), noise=worker({2: (10_000, OUT)}, which=1))
+    dropped: list[bool] = []
+    judges.judge("scores of prompt 0", PROMPT, ray.put([]), 3, lambda scores: None, lambda: dropped.append(True))
+    drive(list(judges.pools.values()), timeout=30)
+    assert dropped == [True]
+    assert judges.tally.dropped == 1
+    assert told[-1].startswith("dropped: scores of prompt 0 by reward.parts.text: 1 of 3 pictures have no score")
 
 
 def test_a_part_that_fails_for_good_drops_the_group_once() -> None:

@@ -23,7 +23,7 @@ from cluster.view import View
 from cluster.wait import wait_all
 from configs.load import ConfigError
 from learner.checkpoint import newest_checkpoint, verify
-from reward_server.server import Tally
+from reward_server.server import Judgement, Tally
 from tests.cluster.system.runs import metrics_rows, run_config, sample_rows
 from unigrpo.types import Painting, Prompt, Score, ScoreFailure
 
@@ -145,13 +145,12 @@ class PartialJudge:
     def __init__(self, broken: set[int]) -> None:
         self._broken = broken
 
-    def judge(
-        self, prompt: Prompt, paintings: Sequence[Painting], places: Sequence[int]
-    ) -> tuple[list[Score | ScoreFailure], Tally]:
+    def judge(self, prompt: Prompt, paintings: Sequence[Painting], places: Sequence[int]) -> Judgement:
         failure = ScoreFailure(reason="the judge saw nothing")
         broken = prompt.index in self._broken
         scores = [failure if broken and place == 1 else Score(value=0.5 + place, breakdown={}) for place in places]
-        return scores, Tally(asked=len(places), failed=int(broken))
+        asked = Tally(asked=len(places), failed=int(broken))
+        return Judgement(verdicts=tuple(scores), asked=asked, version="1")
 
 
 def judged_by(system: System, broken: set[int], monkeypatch: pytest.MonkeyPatch) -> None:
