@@ -10,6 +10,7 @@ The folder is written beside and renamed into place: a full disk or a kill leave
 """
 
 import json
+import re
 import shutil
 import zlib
 from collections.abc import Mapping, Sequence
@@ -39,7 +40,11 @@ FILES: Mapping[Kind, Path] = {
 FREE_SECTIONS = ("steps", "run_dir", "logging", "evaluation", "cluster")
 """Config sections that a resumed run may change: they do not touch what is learned (run_dir is where, not what)."""
 FREE_KEYS = ("placement", "num_workers", "remote", "max_retries", "outage", "outage_timeout", "judge_timeout", "cache_entries")
-"""Keys of any section that say where work runs and how long it is waited for, not what it is."""
+"""Keys of a role that say where its work runs, whom it asks and how long it is waited for, not what it is."""
+_FREE = re.compile(
+    rf"(?:{'|'.join(FREE_SECTIONS)})(?:\..*)?"
+    rf"|(?:reasoner|denoiser|learner|reward|reward\.parts\.[^.]+)\.(?:{'|'.join(FREE_KEYS)})(?:\..*)?"
+)
 CHUNK = 1 << 24
 
 
@@ -79,18 +84,13 @@ def check_resumable(config: TrainConfig | SftConfig) -> None:
     differing = [
         f"{key} was {saved.get(key)!r} and is {given.get(key)!r}"
         for key in sorted(saved.keys() | given.keys())
-        if saved.get(key) != given.get(key) and not _is_free(key)
+        if saved.get(key) != given.get(key) and not _FREE.fullmatch(key)
     ]
     if differing:
         raise ConfigError(
             f"{newest} was written by another config: {'; '.join(differing)}. A resumed run may change "
-            f"{', '.join(FREE_SECTIONS)} and any section's {', '.join(FREE_KEYS)} only; set these back, or give another run_dir"
+            f"{', '.join(FREE_SECTIONS)} and a role's {', '.join(FREE_KEYS)} only; set these back, or give another run_dir"
         )
-
-
-def _is_free(key: str) -> bool:
-    section, *rest = key.split(".")
-    return section in FREE_SECTIONS or not set(FREE_KEYS).isdisjoint(rest)
 
 
 def write_checkpoint(

@@ -24,6 +24,9 @@ from reward_server.detectors.colors import ClipEmbedder, ColorNamer
 from reward_server.detectors.instances import Instance, Sizes, instances
 from reward_server.detectors.pretrained import load_model
 
+SIZE = {"shortest_edge": 800, "longest_edge": 1333}
+"""Of what the model sees, as published. The released folder's own preprocessor says 384 x 384, which squeezes every picture."""
+
 
 @dataclass(frozen=True)
 class Sighting:
@@ -64,7 +67,7 @@ class PhotoDetector:
 
         self._model = load_model(Segmenter, path)
         require_coco_classes(self._model.config.id2label)
-        self._processor = Mask2FormerImageProcessorPil.from_pretrained(path, local_files_only=True)
+        self._processor = Mask2FormerImageProcessorPil(size=SIZE, size_divisor=32)
         self._namer = namer
         self._floor = floor
 

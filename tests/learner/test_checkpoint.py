@@ -198,6 +198,21 @@ def test_where_work_runs_and_how_long_it_is_waited_for_may_change_and_who_judges
         check_resumable(make_config(model, tmp_path))
 
 
+def test_parts_of_a_reward_that_are_named_like_free_keys_are_not_free(model: Path, tmp_path: Path, rank: Rank) -> None:
+    def combined(kind: str, weight: float, workers: int) -> dict[str, Any]:
+        parts = {"remote": {"kind": kind, "num_workers": workers}, "outage": {"kind": "random"}}
+        return {"kind": "combined", "parts": parts, "weights": {"remote": 1.0, "outage": weight}}
+
+    make_learner(make_config(model, tmp_path, reward=combined("ocr", 1.0, 1)), rank).save(1)
+    check_resumable(make_config(model, tmp_path, reward=combined("ocr", 1.0, 2)))
+    for reward, key in (
+        (combined("random", 1.0, 1), "reward.parts.remote.kind"),
+        (combined("ocr", 2.0, 1), "reward.weights.outage"),
+    ):
+        with pytest.raises(ConfigError, match=f"{key} was"):
+            check_resumable(make_config(model, tmp_path, reward=reward))
+
+
 def test_another_reference_is_refused(model: Path, tmp_path: Path, rank: Rank) -> None:
     learner = make_learner(make_config(model, tmp_path), rank)
     learner.save(1)

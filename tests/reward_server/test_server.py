@@ -13,7 +13,7 @@ from torch import Tensor
 from configs.verifiers import GenevalReward, RandomReward
 from reward_server.server import RewardServer, Tally, content_key
 from reward_server.verifiers import VERIFIERS
-from reward_server.verifiers.base import LocalVerifier
+from reward_server.verifiers.base import LocalVerifier, judge_each
 from tests.reward_server.fakes import prompt
 from unigrpo.types import Prompt, Score, ScoreFailure
 
@@ -142,6 +142,48 @@ def test_a_picture_of_another_shape_or_a_verifier_of_another_version_is_judged_a
     keys = {content_key(version, prompt({}), image) for version in ("1", "2") for image in (wide, high)}
     assert len(keys) == 4
     assert content_key("1", prompt({"a": 1, "b": 2}), wide) == content_key("1", prompt({"b": 2, "a": 1}), wide)
+
+
+def test_a_score_is_not_remembered_under_a_version_that_did_not_give_it(server_that: Any) -> None:
+    server = server_that(lambda images: [GOOD] * len(images))
+    verifier = server._verifier
+    answer = type(verifier).answer
+
+    def change(images: Sequence[Tensor]) -> list[Score]:
+        type(verifier).version = "2"
+        return answer(images)
+
+    type(verifier).answer = staticmethod(change)
+    server.score([prompt({})], [IMAGE])
+    type(verifier).version = "1"
+    assert server.judge([prompt({})], [IMAGE]).asked == Tally(asked=1, cached=0)
+    assert server.judge([prompt({})], [IMAGE]).version == "2"
+
+
+def test_a_judgement_says_what_was_asked_and_whether_the_verifier_raised(server_that: Any) -> None:
+    errors = iter([RuntimeError("CUDA error: device-side assert"), None])
+
+    def answer(images: Sequence[Tensor]) -> list[Score]:
+        if error := next(errors):
+            raise error
+        return [GOOD] * len(images)
+
+    server = server_that(answer)
+    first, second = (server.judge([prompt({})] * 2, IMAGES[:2]) for _ in range(2))
+    assert (first.broken, first.asked, second.broken) == (True, Tally(asked=2, failed=2), False)
+    assert second.verdicts == (GOOD, GOOD)
+
+
+def test_items_that_all_raise_are_the_verifiers_fault() -> None:
+    def judge(prompt: Prompt, image: Tensor) -> Score:
+        if int(image[0, 0, 0]) < 2:
+            raise RuntimeError("blind")
+        return GOOD
+
+    assert [isinstance(each, Score) for each in judge_each(judge, [prompt({})] * 3, IMAGES[:3])] == [False, False, True]
+    assert isinstance(judge_each(judge, [prompt({})], IMAGES[:1])[0], ScoreFailure)
+    with pytest.raises(RuntimeError, match="blind"):
+        judge_each(judge, [prompt({})] * 2, IMAGES[:2])
 
 
 def test_a_verifier_is_asked_in_batches(server_that: Any) -> None:

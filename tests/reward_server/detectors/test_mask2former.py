@@ -12,6 +12,7 @@ from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel, Mask2F
 from transformers.models.mask2former import modeling_mask2former
 
 from configs.verifiers import GenevalReward
+from reward_server.detectors import mask2former
 from reward_server.detectors.coco import CLASSES
 from reward_server.detectors.colors import COLORS, ClipEmbedder
 from reward_server.detectors.mask2former import PhotoDetector, photo_detector
@@ -30,6 +31,24 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     save_mask2former(detector, seed=1)
     save_clip(clip, seed=2)
     return detector, clip
+
+
+@pytest.fixture(autouse=True)
+def _small_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mask2former, "SIZE", {"shortest_edge": 48, "longest_edge": 64})
+
+
+def test_a_photograph_keeps_its_shape_at_the_published_size(
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    detector = photo_detector(*folders, floor=0.3)
+    sizes = {(480, 640): (800, 1066), (1024, 1024): (800, 800), (400, 2000): (267, 1333)}
+    for given, expected in sizes.items():
+        content_1CHW = detector._content(torch.full((*given, 3), 255, dtype=torch.uint8))
+        assert content_1CHW.shape == (1, 3, *expected)
+    white_C = (1 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
+    torch.testing.assert_close(content_1CHW[0, :, 0, 0], white_C)
 
 
 def picture(height: int = 50, width: int = 90) -> Tensor:

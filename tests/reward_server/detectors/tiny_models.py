@@ -44,7 +44,7 @@ def save_mask2former(path: Path, *, seed: int) -> None:
     model = Segmenter(config)
     torch.nn.init.normal_(model.class_predictor.weight)  # so that some classes are likely
     model.save_pretrained(path)
-    Mask2FormerImageProcessorPil(size={"shortest_edge": 48, "longest_edge": 64}).save_pretrained(path)
+    Mask2FormerImageProcessorPil(size={"height": 384, "width": 384}).save_pretrained(path)  # as the released folder has it
 
 
 def save_clip(path: Path, *, seed: int) -> None:
