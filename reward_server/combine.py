@@ -11,7 +11,8 @@ def combine_verdicts(reward: Reward, verdicts: Mapping[str, Score | ScoreFailure
 
     A reward of one verifier passes its verdict on. A combined one adds weighted scores and keeps each part's score as
     breakdown[name] and the rest of its breakdown as breakdown["name/key"]. If any part failed there is no score: the failure
-    names every part that did, and is an outage when all of them are.
+    names every part that did, and is an outage when any of them is. Asking again cures an outage and may cure a wrong answer,
+    and once the outage is over only the wrong answer is left to be told.
     """
     if not isinstance(reward, CombinedReward):
         [verdict] = verdicts.values()
@@ -20,7 +21,7 @@ def combine_verdicts(reward: Reward, verdicts: Mapping[str, Score | ScoreFailure
     if failures:
         return ScoreFailure(
             reason="; ".join(f"{name}: {failure.reason}" for name, failure in failures.items()),
-            outage=all(failure.outage for failure in failures.values()),
+            outage=any(failure.outage for failure in failures.values()),
         )
     breakdown: dict[str, float | str] = {}
     value = 0.0

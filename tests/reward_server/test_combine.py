@@ -26,7 +26,8 @@ def test_scores_are_added_by_weight_and_every_part_keeps_its_breakdown() -> None
     [
         (TEXT, WRONG, "judge: answered nan", False),
         (OUT, JUDGE, "text: nobody there", True),
-        (OUT, WRONG, "text: nobody there; judge: answered nan", False),
+        (OUT, WRONG, "text: nobody there; judge: answered nan", True),
+        (WRONG, WRONG, "text: answered nan; judge: answered nan", False),
         (OUT, OUT, "text: nobody there; judge: nobody there", True),
     ],
 )
