@@ -7,7 +7,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from configs.base import Section
 from configs.remote import Credentials
-from configs.reward import Reward, parts_of
+from configs.reward import CombinedReward, Reward, parts_of
 from configs.roles import ClusterConfig
 from configs.verifiers import Policy
 
@@ -67,6 +67,16 @@ class RewardServiceConfig(Section):
         guarded = self.credentials.token_env or self.credentials.token_file
         if self.host not in ("127.0.0.1", "localhost", "::1") and not guarded:
             raise ValueError(f"others can reach host={self.host}; set credentials.token_env or credentials.token_file")
+        return self
+
+    @model_validator(mode="after")
+    def _adds_scores(self) -> Self:
+        if isinstance(self.reward, CombinedReward) and self.reward.combine == "advantages":
+            raise ValueError(
+                "reward.combine=advantages: a service sees pictures and not their groups, so it can only add scores; use "
+                "combine: scores here, or serve each part from a service of its own and let the run combine one part of kind "
+                "http a service with combine: advantages"
+            )
         return self
 
     @model_validator(mode="after")

@@ -68,6 +68,17 @@ def test_what_the_user_can_mend_is_said_before_ray_starts(changes: dict[str, obj
         ({"reward": {"kind": "random", "num_workers": 2}}, "num_workers of random: no effect in a service"),
         ({"reward": {"kind": "random", "placement": {"strategy": "SPREAD"}}}, "placement.strategy of random: no effect"),
         ({"cluster": {"call_timeout": 5}}, "cluster.call_timeout: no effect"),
+        (
+            {
+                "reward": {
+                    "kind": "combined",
+                    "parts": {"a": {"kind": "random"}, "b": {"kind": "random"}},
+                    "weights": {"a": 1, "b": 1},
+                    "combine": "advantages",
+                }
+            },
+            "only add scores; use combine: scores here, or serve each part from a service of its own",
+        ),
         ({"host": "0.0.0.0"}, "others can reach host=0.0.0.0; set credentials.token_env or credentials.token_file"),
     ],
 )
