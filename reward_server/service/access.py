@@ -1,4 +1,4 @@
-"""Who may call: whoever sends the bearer token, on every path but the two that say how the service is."""
+"""Who may call: whoever sends the bearer token, on every path but those of OPEN_PATHS."""
 
 import hmac
 
@@ -8,7 +8,8 @@ from reward_server.service.answers import error
 from reward_server.service.http import Application, Message, Receive, Send
 from reward_server.service.refusal import Refused
 
-OPEN_PATHS = frozenset({"/healthz", "/readyz"})
+OPEN_PATHS = frozenset({"/healthz", "/readyz", "/docs"})
+"""How the service is, and the page on its protocol: probes and browsers send no token, and none of it is secret."""
 
 
 class Guarded:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from fastapi import FastAPI, Request
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.datastructures import Headers
-from starlette.responses import Response
+from starlette.responses import HTMLResponse, Response
 
 from configs.reward import Reward
 from configs.reward_service import Limits
@@ -22,6 +22,7 @@ from reward_server.service.http import Application, LastWord
 from reward_server.service.judges import Description, EncodedItem, Judge, Unavailable
 from reward_server.service.metrics import Measured, Metrics
 from reward_server.service.openapi import SCORE_OPERATION, described
+from reward_server.service.page import PAGE_HEADERS, page
 from reward_server.service.refusal import Refused
 from reward_server.service.scoring import Scoring
 from unigrpo.types import Prompt, Score
@@ -51,10 +52,13 @@ def create_app(
         version=PROTOCOL.partition("/")[2],
         exception_handlers=HANDLERS,
         redirect_slashes=False,
+        docs_url=None,  # FastAPI's pages load their code from another host
+        redoc_url=None,
     )
     app.openapi = lambda: described(app, guarded=token is not None)  # type: ignore[method-assign]
     app.add_api_route(SCORE_PATH, Scorer(scoring, metrics, limits, request_timeout), methods=["POST"], **SCORE_OPERATION)
     _add_state_routes(app, reward, scoring, metrics)
+    _add_page(app)
     return Measured(LastWord(Guarded(app, token)), metrics)
 
 
@@ -137,6 +141,13 @@ def _add_state_routes(app: FastAPI, reward: Reward, scoring: Scoring, metrics: M
     async def prometheus() -> Response:
         """Counters in Prometheus' text format."""
         return Response(metrics.text(), media_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+
+def _add_page(app: FastAPI) -> None:
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        """The OpenAPI document to read."""
+        return HTMLResponse(page(app.openapi()), headers=PAGE_HEADERS)
 
 
 async def _describe(scoring: Scoring) -> Description:

@@ -4,11 +4,9 @@ Failures are not remembered, so that a retry is judged anew.
 """
 
 import asyncio
-import json
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 
 from reward_server.server import Memory
 from reward_server.service.judges import EncodedItem, Verdict
@@ -100,11 +98,3 @@ class IdempotencyKeys:
         self._contents.move_to_end(key)
         if len(self._contents) > MAX_KEYS:
             self._contents.popitem(last=False)
-
-
-def content_hash(item: EncodedItem) -> str:
-    """Of all that a caller sends for one item: the prompt with its metadata, and the picture's bytes."""
-    told = json.dumps([item.prompt.text, dict(item.prompt.metadata)], sort_keys=True).encode()
-    content = blake2b(len(told).to_bytes(8) + told, digest_size=16)
-    content.update(item.image)
-    return content.hexdigest()

@@ -10,9 +10,10 @@ from pydantic import ValidationError
 
 from configs.reward import CombinedReward, Reward, parts_of
 from reward_server.combine import combine_verdicts
+from reward_server.content import content_hash
 from reward_server.protocol import Answer, ScoreResult
 from reward_server.service.judges import Description, EncodedItem, Judge, Unavailable, Unreadable, Verdict
-from reward_server.service.ledger import IdempotencyKeys, Ledger, content_hash
+from reward_server.service.ledger import IdempotencyKeys, Ledger
 from reward_server.service.refusal import Refused
 from unigrpo.types import Score, ScoreFailure
 
@@ -51,7 +52,7 @@ class Scoring:
         Raises Refused: 422 for a picture that cannot be read or an idempotency key of other content, 503 when a verifier can
         take no work.
         """
-        hashes = await asyncio.to_thread(lambda: [content_hash(item) for item in items])
+        hashes = await asyncio.to_thread(lambda: [content_hash(item.prompt, item.image) for item in items])
         if idempotency_key is not None:
             self._keys.claim(idempotency_key, blake2b("".join(hashes).encode(), digest_size=16).hexdigest())
         try:

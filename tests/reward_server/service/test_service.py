@@ -1,7 +1,9 @@
 """Every rule of the service that a caller can see, over HTTP."""
 
+import html
 import json
 import math
+import re
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -202,13 +204,13 @@ def test_more_requests_than_may_wait_are_told_to_come_back() -> None:
         assert scored(service, [ITEM], [noise(1)]).verdicts == [GOOD]
 
 
-def test_the_token_opens_everything_but_the_two_probes() -> None:
+def test_the_token_opens_everything_but_the_probes_and_the_page() -> None:
     with live(RANDOM, {"random": FakeJudge()}) as service:
-        for path in ("/v1/info", "/docs", "/openapi.json", "/metrics", "/redoc", "/nowhere"):
+        for path in ("/v1/info", "/openapi.json", "/metrics", "/nowhere"):
             refused = get(service, path, token=False)
             assert (refused.status_code, refused.headers["WWW-Authenticate"]) == (401, "Bearer")
             assert get(service, path).status_code == (404 if path == "/nowhere" else 200)
-        for path in ("/healthz", "/readyz"):
+        for path in ("/healthz", "/readyz", "/docs"):
             assert get(service, path, token=False).status_code == 200
     with live(RANDOM, {"random": FakeJudge()}, token=None) as service:
         assert get(service, "/v1/info", token=False).status_code == 200
@@ -230,6 +232,21 @@ def test_openapi_describes_the_form() -> None:
     assert {"ScoreRequest", "RequestItem", "ScoreAnswer", "ErrorAnswer", "Info"} <= set(schemas)
     assert set(_references(document)) <= {f"#/components/schemas/{name}" for name in schemas}
     assert document["security"] == [{"bearer": []}]
+
+
+def test_the_page_needs_no_network() -> None:
+    with live(RANDOM, {"random": FakeJudge()}) as service:
+        shown = get(service, "/docs", token=False)
+        document = get(service, "/openapi.json").json()
+    assert shown.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert "default-src 'none'" in shown.headers["Content-Security-Policy"]
+    assert re.findall(r"<script|<link|<img|src=|href=|https?://|url\(", shown.text) == []
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            assert f"<h2>{method.upper()} {path}</h2>" in shown.text
+            assert all(f"<b>{status}</b>" in shown.text for status in operation["responses"])
+    written = [json.loads(html.unescape(found)) for found in re.findall(r"<pre>(.*?)</pre>", shown.text, re.DOTALL)]
+    assert all(schema in written for schema in document["components"]["schemas"].values())
 
 
 def _references(document: Any) -> list[str]:
