@@ -1,18 +1,19 @@
 """Questions about pictures, put to a model behind an OpenAI-compatible API: all of a batch in flight at once."""
 
 from collections.abc import Callable, Mapping, Sequence
-from hashlib import blake2b
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from torch import Tensor
 
 from configs.verifiers import ChatJudge
+from reward_server.chat.picture import SharedPicture
 from reward_server.chat.request import PATH, chat_body
 from reward_server.chat.template import load_template
 from reward_server.fingerprint import fingerprint
 from reward_server.remote.calls import Call, Caller
-from unigrpo.pictures import encode_png
+from reward_server.remote.keys import idempotency_key, picture_digest
 from unigrpo.types import Prompt, ScoreFailure
 
 _REVISION = 1
@@ -88,16 +89,25 @@ class Panel(Generic[A]):
         self, questions: Callable[[Prompt], Sequence[Mapping[str, str]]], prompt: Prompt, image: Tensor
     ) -> list[Call[A]] | ScoreFailure:
         try:
-            picture = encode_png(image)
-            return [self._call(picture, data) for data in questions(prompt)]
+            asked = questions(prompt)
         except ValueError as error:
             return ScoreFailure(reason=f"prompt {prompt.index} cannot be asked about: {error}")
+        picture, digest = SharedPicture(image, num_questions=len(asked)), picture_digest(image)
+        return [
+            Call(
+                path=PATH,
+                body=partial(self._body, picture, data),
+                read=self._form.read,
+                idempotency_key=idempotency_key(self.version, dict(data), digest),
+            )
+            for data in asked
+        ]
 
-    def _call(self, picture: bytes, data: Mapping[str, str]) -> Call[A]:
+    def _body(self, picture: SharedPicture, data: Mapping[str, str]) -> tuple[bytes, str]:
         system, question = self._template.render(data=data, settings=self._settings)
-        body = chat_body(model=self._model, system=system, question=question, picture_png=picture, form=self._form.request)
-        key = blake2b(body, digest_size=16).hexdigest()
-        return Call(path=PATH, body=body, content_type="application/json", read=self._form.read, idempotency_key=key)
+        form = self._form.request
+        body = chat_body(model=self._model, system=system, question=question, picture_png=picture.take(), form=form)
+        return body, "application/json"
 
 
 def _all_or_none(answers: Sequence[A | ScoreFailure]) -> list[A] | ScoreFailure:

@@ -67,7 +67,8 @@ class Caller:
     def ask(self, calls: Sequence[Call[T]]) -> list[T | ScoreFailure]:
         """One answer a call, in order; blocks at most `remote.batch_timeout` seconds.
 
-        What goes wrong out there is the ScoreFailure of its call alone; what a `read` raises beyond ValueError is raised here.
+        What goes wrong out there is the ScoreFailure of its call alone; what a `body` or `read` raises beyond ValueError is
+        raised here.
         """
         deadline = time.monotonic() + self._batch_timeout
         with self._lock:

@@ -1,7 +1,7 @@
 """One call from the first attempt to the verdict: attempts, hedges and retries, each with its deadline.
 
-A failed attempt is either an outage (no answer could be had), after which the call is asked again, or final (an answer came and
-was wrong, or we asked wrongly), after which it is not.
+A failed attempt is either an outage (the endpoint failed), after which the call is asked again, elsewhere if it can be, or
+final (an answer came and was wrong, or the request itself is), after which it is not.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
 from yarl import URL
@@ -32,14 +32,13 @@ _QUOTED = 500
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Call(Generic[T]):
-    """One question. Example: Call(path="/chat/completions", body=b"{...}", content_type="application/json", read=..., ...)."""
+    """One question. Example: Call(path="/judge", body=lambda: (b"7", "text/plain"), read=int, idempotency_key="7")."""
 
     path: str
     """Appended to the endpoint's base URL."""
-    body: bytes = field(repr=False)
-    """What is posted."""
-    content_type: str
-    """Of the body."""
+    body: Callable[[], tuple[bytes, str]]
+    """Makes what is posted, and its Content-Type; raises ValueError where that cannot be. Runs in a thread of its own, once,
+    when the call has its first slot, so that only calls under way hold a body."""
     read: Callable[[bytes], T]
     """Parses an answer of status 200; raises ValueError for a wrong one. Runs in the thread that all calls share: be quick."""
     idempotency_key: str
@@ -59,6 +58,20 @@ class _Bad:
     """Who failed; None when nobody was left to ask."""
 
 
+class _Question(Generic[T]):
+    """A call that is being answered, and what it posts, the same at every attempt."""
+
+    def __init__(self, call: Call[T]) -> None:
+        self.call = call
+        self._posted: tuple[bytes, str] | None = None
+
+    async def posted(self) -> tuple[bytes, str]:
+        """Body and Content-Type. Retries and hedges begin when the first attempt has them."""
+        if self._posted is None:
+            self._posted = await asyncio.to_thread(self.call.body)
+        return self._posted
+
+
 class Dispatcher:
     """Answers calls, in one event loop."""
 
@@ -73,13 +86,14 @@ class Dispatcher:
 
     async def answer(self, call: Call[T], deadline: float) -> T | ScoreFailure:
         """What `call.read` makes of the first good answer, or a failure; at the latest at `deadline` on the loop's clock."""
+        question = _Question(call)
         last: _Bad | None = None
         try:
             async with asyncio.timeout_at(deadline):
                 for failures in range(self._remote.max_attempts):
                     if failures:
                         await asyncio.sleep(self._backoff(failures))
-                    outcome = await self._hedged(call, deadline, last)
+                    outcome = await self._hedged(question, deadline, last)
                     if isinstance(outcome, _Good):
                         return outcome.value
                     if not outcome.outage:
@@ -95,7 +109,7 @@ class Dispatcher:
     def _backoff(self, failures: int) -> float:
         return backoff(failures, first=self._remote.backoff, longest=self._remote.max_backoff, draw=random.random())
 
-    async def _hedged(self, call: Call[T], deadline: float, last: _Bad | None) -> _Good[T] | _Bad:
+    async def _hedged(self, question: _Question[T], deadline: float, last: _Bad | None) -> _Good[T] | _Bad:
         """One attempt, and from `hedge_after` on a second one beside it.
 
         The first good answer counts and ends the other attempt; of two bad outcomes a final one counts before an outage.
@@ -104,7 +118,7 @@ class Dispatcher:
         sent: asyncio.Future[Endpoint] = loop.create_future()
         hedged: asyncio.Future[Endpoint] = loop.create_future()
         kind: Kind = "retry" if last else "first"
-        first = loop.create_task(self._attempt(call, deadline, kind=kind, avoid=last.endpoint if last else None, sent=sent))
+        first = loop.create_task(self._attempt(question, deadline, kind=kind, avoid=last.endpoint if last else None, sent=sent))
         second: asyncio.Task[_Good[T] | _Bad] | None = None
         try:
             begun: set[asyncio.Future[Any]] = {first, sent}
@@ -112,7 +126,7 @@ class Dispatcher:
             await asyncio.wait({first}, timeout=self._remote.hedge_after or None)
             if first.done():
                 return first.result()
-            second = loop.create_task(self._attempt(call, deadline, kind="hedge", avoid=sent.result(), sent=hedged))
+            second = loop.create_task(self._attempt(question, deadline, kind="hedge", avoid=sent.result(), sent=hedged))
             await asyncio.wait({first, second}, return_when=asyncio.FIRST_COMPLETED)
             earlier, later = (first, second) if first.done() else (second, first)
             outcome = earlier.result()
@@ -124,35 +138,45 @@ class Dispatcher:
             await end([task for task in (first, second) if task])
 
     async def _attempt(
-        self, call: Call[T], deadline: float, *, kind: Kind, avoid: Endpoint | None, sent: asyncio.Future[Endpoint]
+        self, question: _Question[T], deadline: float, *, kind: Kind, avoid: Endpoint | None, sent: asyncio.Future[Endpoint]
     ) -> _Good[T] | _Bad:
-        """Waits for a slot, says in `sent` whose it is, and asks. An outage when no endpoint is up within `max_backoff`."""
+        """Waits for a slot, makes the body, says in `sent` whose slot it is, and asks.
+
+        An outage when no endpoint is up within `max_backoff`; final when there is no body.
+        """
         until = min(deadline, asyncio.get_running_loop().time() + self._remote.max_backoff)
         try:
             async with self._pool.slot(avoid=avoid, until=until) as slot:
+                try:
+                    body, content_type = await question.posted()
+                except ValueError as error:
+                    return _Bad(f"it cannot be asked: {self._quoted(str(error))}", outage=False)
                 sent.set_result(slot.endpoint)
                 self.num_sent[kind] += 1
-                outcome = await self._ask(call, slot)
+                outcome = await self._ask(question.call, body, content_type, slot)
         except NoneLeft as error:
             return _Bad(str(error), outage=True)
         if isinstance(outcome, _Bad):
             log.warning("%s", outcome.reason)
         return outcome
 
-    async def _ask(self, call: Call[T], slot: Slot) -> _Good[T] | _Bad:
+    async def _ask(self, call: Call[T], body: bytes, content_type: str, slot: Slot) -> _Good[T] | _Bad:
         """The attempt itself. What the endpoint did is noted on its slot."""
         assert call.path.startswith("/"), call.path
-        headers = {"Content-Type": call.content_type, "Idempotency-Key": call.idempotency_key}
+        headers = {"Content-Type": content_type, "Idempotency-Key": call.idempotency_key}
         url = URL(f"{slot.endpoint.url}{call.path}", encoded=True)
         try:
             async with asyncio.timeout(self._remote.call_timeout):
-                content = await self._transport.post(url, call.body, headers)
+                content = await self._transport.post(url, body, headers)
         except TimeoutError:
-            slot.failed = True
-            return _bad(slot.endpoint, f"no answer within call_timeout={self._remote.call_timeout} s", outage=True)
+            slot.failure = f"no answer within call_timeout={self._remote.call_timeout} s"
+            return _bad(slot.endpoint, slot.failure, outage=True)
         except AttemptError as error:
-            slot.failed, slot.answered, slot.pause = error.outage, not error.outage, error.pause
-            return _bad(slot.endpoint, self._quoted(str(error)), outage=error.outage)
+            reason = self._quoted(str(error))
+            if error.outage:
+                slot.failure, slot.pause = reason, error.pause
+            slot.answered = not error.outage
+            return _bad(slot.endpoint, reason, outage=error.outage)
         slot.answered = True
         try:
             return _Good(call.read(content))

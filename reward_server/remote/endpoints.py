@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from yarl import URL
 
 from reward_server.remote.breaker import Breaker
+from reward_server.remote.quoting import quoted
 
 log = logging.getLogger(__name__)
 
-
+_QUOTED = 120
+"""Characters of each endpoint's last failure in the reason that none is left."""
 _LATE = 1e-3
 """Seconds after an endpoint is up again at which it is given work: a timer may run a hair early."""
 
@@ -31,6 +33,8 @@ class Endpoint:
     url: URL
     breaker: Breaker
     in_flight: int = 0
+    trouble: str = ""
+    """Why it failed last."""
 
     @property
     def name(self) -> str:
@@ -46,10 +50,10 @@ class Slot:
     trial: bool
     answered: bool = False
     """Set when the endpoint answered, whatever it said."""
-    failed: bool = False
-    """Set when it did not."""
+    failure: str | None = None
+    """Set when it did not, to why."""
     pause: float = 0.0
-    """Seconds that it asks to be left alone, set with `failed`."""
+    """Seconds that it asks to be left alone, set with `failure`."""
 
 
 @dataclass(eq=False, slots=True)
@@ -97,13 +101,14 @@ class Pool:
         breaker = slot.endpoint.breaker
         if slot.answered:
             breaker.succeeded(trial=slot.trial)
-        elif slot.failed:
-            self._note_failure(slot)
+        elif slot.failure is not None:
+            self._note_failure(slot, slot.failure)
         else:
             breaker.abandoned(trial=slot.trial)
         self._serve()
 
-    def _note_failure(self, slot: Slot) -> None:
+    def _note_failure(self, slot: Slot, reason: str) -> None:
+        slot.endpoint.trouble = quoted(reason, limit=_QUOTED)
         loop, breaker = asyncio.get_running_loop(), slot.endpoint.breaker
         before = breaker.opens_until
         breaker.failed(loop.time(), trial=slot.trial, pause=slot.pause)
@@ -137,4 +142,4 @@ class Pool:
 
     def _states(self) -> str:
         now = asyncio.get_running_loop().time()
-        return ", ".join(f"{each.name} for {each.breaker.opens_until - now:.1f} s" for each in self._endpoints)
+        return ", ".join(f"{each.name} for {each.breaker.opens_until - now:.1f} s ({each.trouble})" for each in self._endpoints)

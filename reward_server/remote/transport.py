@@ -15,7 +15,8 @@ from configs.remote import Remote
 from reward_server.remote.addresses import GuardedResolver
 from reward_server.remote.retry import retry_after
 
-_RETRIED = frozenset({408, 425, 429, *range(500, 600)})
+_ENDPOINTS_FAULT = frozenset({401, 402, 403, 404, 405, 407, 408, 410, 421, 425, 426, 429, 451})
+"""Statuses of 4xx that say something about the endpoint (its load, its path, our token there) and nothing about the request."""
 _QUOTED_BYTES = 4096
 """Read of an answer that is no success, to be quoted."""
 _CHUNK = 1 << 16
@@ -27,7 +28,8 @@ class AttemptError(Exception):
     def __init__(self, reason: str, *, outage: bool, pause: float = 0.0) -> None:
         super().__init__(reason)
         self.outage = outage
-        """Whether no answer could be had; asking again may help then, and only then."""
+        """Whether the endpoint failed, so that another one may answer, or the same one later; else the request itself is at
+        fault or was answered wrongly, and asking again is in vain."""
         self.pause = pause
         """Seconds that the endpoint asks to be left alone."""
 
@@ -99,14 +101,19 @@ class Transport:
         return AttemptError(f"the answer has {size} bytes or more; max_answer_bytes is {self._max_answer_bytes}", outage=False)
 
     async def _refusal(self, response: aiohttp.ClientResponse) -> AttemptError:
-        """What a status other than 200 means. Of a redirect not even the target is read."""
+        """What a status other than 200 means. Of a redirect not even the target is read.
+
+        An endpoint that refuses whatever it is asked answers at once, and so is free again at once: were that no failure of its
+        own, it would take most calls from those that work.
+        """
         status = response.status
-        if status in _RETRIED:
-            pause = retry_after(response.headers.get("Retry-After"), now=datetime.now(UTC))
-            return AttemptError(f"HTTP {status}: {await _start(response)}", outage=True, pause=pause)
         if 300 <= status < 400:
-            return AttemptError(f"HTTP {status}, a redirect, which is not followed; give the endpoint's own URL", outage=False)
-        return AttemptError(f"HTTP {status}: {await _start(response)}", outage=False)
+            return AttemptError(f"HTTP {status}, a redirect, which is not followed; give the endpoint's own URL", outage=True)
+        said = f"HTTP {status}: {await _start(response)}"
+        if 400 <= status < 500 and status not in _ENDPOINTS_FAULT:
+            return AttemptError(said, outage=False)
+        pause = retry_after(response.headers.get("Retry-After"), now=datetime.now(UTC))
+        return AttemptError(said, outage=True, pause=pause)
 
 
 async def _start(response: aiohttp.ClientResponse) -> str:

@@ -1,32 +1,36 @@
 """A judge behind the reward protocol (protocol.py): `unigrpo reward serve`, or a service of the user's own."""
 
-import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from hashlib import blake2b
 from typing import Any
 
+import PIL
+from PIL import features
 from torch import Tensor
 
 from configs.verifiers import HttpReward
 from reward_server.protocol import SCORE_PATH, Answer, encode_request, read_answer
 from reward_server.remote.calls import Call, Caller
+from reward_server.remote.keys import idempotency_key, picture_digest
 from unigrpo.pictures import encode_png
 from unigrpo.types import Prompt, Score, ScoreFailure
 
 log = logging.getLogger(__name__)
+
+_ENCODER = f"{PIL.__version__}, {features.version('zlib')}"
+"""Part of every key: bytes of another encoder are other content to the service, which would refuse the key."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Item:
     place: int
     prompt: Prompt
-    png: bytes
-    digest: bytes
-    """Of all that the service is told about it."""
+    image: Tensor
+    key: str
+    """Names all that the service is told about it."""
 
 
 class HttpVerifier:
@@ -63,16 +67,14 @@ class HttpVerifier:
         verdicts: list[Score | ScoreFailure] = [ScoreFailure(reason="not asked")] * len(prompts)
         items = []
         for place, (prompt, image) in enumerate(zip(prompts, images, strict=True)):
-            png = encode_png(image)
             try:
-                items.append(_Item(place, prompt, png, _digest(prompt, png)))
+                items.append(_Item(place, prompt, image, _key(prompt, image)))
             except (TypeError, ValueError) as error:
-                verdicts[place] = ScoreFailure(reason=f"the metadata of prompt {prompt.index} is not JSON: {error}")
+                verdicts[place] = ScoreFailure(reason=f"prompt {prompt.index} cannot be sent: {error}")
         batches = [items[first : first + self._batch_size] for first in range(0, len(items), self._batch_size)]
-        calls = [_call(batch) for batch in batches]
-        answers = self._caller.ask(calls)
+        answers = self._of_one_version(self._caller.ask([_call(batch) for batch in batches]))
         for batch, answer in zip(batches, answers, strict=True):
-            judged = [answer] * len(batch) if isinstance(answer, ScoreFailure) else self._noted(answer).verdicts
+            judged = [answer] * len(batch) if isinstance(answer, ScoreFailure) else answer.verdicts
             for item, verdict in zip(batch, judged, strict=True):
                 verdicts[item.place] = verdict
         return verdicts
@@ -81,25 +83,36 @@ class HttpVerifier:
         """Ends the connections."""
         self._caller.close()
 
-    def _noted(self, answer: Answer) -> Answer:
-        if self._version not in (None, answer.version):
-            log.warning("the reward service changed its version from %s to %s", self._version, answer.version)
-        self._version, self._bounds = answer.version, answer.bounds
-        return answer
+    def _of_one_version(self, answers: list[Answer | ScoreFailure]) -> list[Answer | ScoreFailure]:
+        """The answers, each a failure where they come from several versions: siblings are compared, so one scale judges all."""
+        given = [answer for answer in answers if isinstance(answer, Answer)]
+        versions = sorted({answer.version for answer in given})
+        if len(versions) > 1:
+            reason = f"the endpoints answered as versions {' and '.join(versions)}; give endpoints of one build and settings"
+            mixed = ScoreFailure(reason=reason)
+            return [mixed if isinstance(answer, Answer) else answer for answer in answers]
+        for answer in given[:1]:
+            if self._version not in (None, answer.version):
+                log.warning("the reward service changed its version from %s to %s", self._version, answer.version)
+            self._version, self._bounds = answer.version, answer.bounds
+        return answers
 
 
-def _digest(prompt: Prompt, png: bytes) -> bytes:
-    """Raises TypeError or ValueError for metadata that is not JSON."""
-    told = json.dumps([prompt.text, dict(prompt.metadata)], sort_keys=True, allow_nan=False).encode()
-    return blake2b(len(told).to_bytes(8) + told + png, digest_size=32).digest()
+def _key(prompt: Prompt, image: Tensor) -> str:
+    """Raises TypeError or ValueError for metadata that is not JSON, and a picture without pixels."""
+    if not image.numel():
+        raise ValueError(f"its picture {list(image.shape)} has no pixels")
+    return idempotency_key(_ENCODER, prompt.text, dict(prompt.metadata), picture_digest(image))
 
 
 def _call(batch: Sequence[_Item]) -> Call[Answer]:
-    body, content_type = encode_request([item.prompt for item in batch], [item.png for item in batch])
     return Call(
         path=SCORE_PATH,
-        body=body,
-        content_type=content_type,
+        body=partial(_body, batch),
         read=partial(read_answer, num_items=len(batch)),
-        idempotency_key=blake2b(b"".join(item.digest for item in batch), digest_size=32).hexdigest(),
+        idempotency_key=idempotency_key(*(item.key for item in batch)),
     )
+
+
+def _body(batch: Sequence[_Item]) -> tuple[bytes, str]:
+    return encode_request([item.prompt for item in batch], [encode_png(item.image) for item in batch])

@@ -106,15 +106,17 @@ def test_an_exam(remote: Remote) -> None:
         assert sorted([*met, *[point for point in str(score.breakdown["no"]).split("; ") if point]]) == sorted(points)
 
 
-def test_a_wrong_token_is_a_failure(remote: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_token_is_an_outage(remote: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(TOKEN_ENV, "another-token")
     config = VlmJudgeReward(remote=remote, model="tiny")
     [verdict] = verdicts_of(config, PROMPTS[:1], PICTURES[:1])
     assert isinstance(verdict, ScoreFailure)
-    assert "401" in verdict.reason
+    assert verdict.outage
+    assert "HTTP 401" in verdict.reason
 
 
-def test_an_unknown_model_is_a_failure(remote: Remote) -> None:
+def test_an_unknown_model_is_an_outage(remote: Remote) -> None:
     [verdict] = verdicts_of(VlmJudgeReward(remote=remote, model="another"), PROMPTS[:1], PICTURES[:1])
     assert isinstance(verdict, ScoreFailure)
-    assert "404" in verdict.reason
+    assert verdict.outage
+    assert "HTTP 404" in verdict.reason

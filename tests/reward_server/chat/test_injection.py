@@ -32,7 +32,7 @@ from unigrpo.pictures import encode_png
 from unigrpo.types import Prompt, Score, ScoreFailure
 
 CLEAN = "three red circles"
-PICTURES = [torch.from_numpy(np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)) for seed in (0, 3)]
+PICTURES = [torch.from_numpy(np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)) for seed in (0, 8)]
 """The stub finds that one of them fits and the other does not."""
 EXPECTED: dict[str, Callable[[float], float]] = {
     "yes_no": lambda found: float(found >= 0.5),

@@ -161,7 +161,7 @@ def number(content: bytes) -> int:
 
 
 def call(body: str = "7", *, path: str = "/judge", key: str = "key", read: Callable[[bytes], int] = number) -> Call[int]:
-    return Call(path=path, body=body.encode(), content_type="text/plain", read=read, idempotency_key=key)
+    return Call(path=path, body=lambda: (body.encode(), "text/plain"), read=read, idempotency_key=key)
 
 
 def text(content: str | bytes, status: int = 200, **headers: str) -> web.Response:

@@ -103,8 +103,8 @@ def test_waiting_in_vain_ends_at_once() -> None:
             waiting = asyncio.create_task(held(pool, [], asyncio.Event()))
             vain = asyncio.create_task(pool.slot(avoid=None, until=now + 30.0).__aenter__())
             await asyncio.sleep(0)
-            slot.failed = True
-        with pytest.raises(NoneLeft, match=r"one\.test:443 for 60\.0 s, two\.test:443 for 60\.0 s"):
+            slot.failure = "HTTP 404"
+        with pytest.raises(NoneLeft, match=r"one\.test:443 for 60\.0 s \(\), two\.test:443 for 60\.0 s \(HTTP 404\)"):
             await vain
         assert not waiting.done()
         waiting.cancel()

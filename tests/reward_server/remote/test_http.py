@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from collections.abc import Iterator
 from math import inf
 from typing import Any
@@ -13,8 +14,9 @@ from torch import Tensor
 
 from configs.verifiers import HttpReward, RandomReward
 from reward_server.server import RewardServer
+from reward_server.verifiers import http
 from reward_server.verifiers.http import HttpVerifier
-from tests.reward_server.remote.fakes import FakeJudge as FakeServer, FakeNet, Seen, fake_judge, remote, text
+from tests.reward_server.remote.fakes import FakeJudge as FakeServer, FakeNet, Handler, Seen, fake_judge, remote, text
 from tests.reward_server.service.fakes import GOOD, TOKEN, FakeJudge, live
 from unigrpo.pictures import encode_png
 from unigrpo.types import Prompt, Score, ScoreFailure
@@ -140,7 +142,74 @@ def test_metadata_that_is_not_json_fails_its_own_item(verifier: HttpVerifier) ->
     for verdict in verdicts[1:]:
         assert isinstance(verdict, ScoreFailure)
         assert not verdict.outage
-        assert "metadata of prompt 1 is not JSON" in verdict.reason
+        assert "prompt 1 cannot be sent" in verdict.reason
+        assert "JSON" in verdict.reason
+
+
+def test_a_picture_without_pixels_fails_alone(verifier: HttpVerifier) -> None:
+    whole, empty = verifier.score([prompt(0), prompt(1)], [picture(), picture()[:0]])
+    assert isinstance(whole, Score)
+    assert empty == ScoreFailure(reason="prompt 1 cannot be sent: its picture [0, 6, 3] has no pixels")
+
+
+def served(version: str = "v3", seconds: float = 0.0, began: threading.Event | None = None) -> Handler:
+    """A service of some version that takes some time."""
+
+    async def answers(seen: Seen) -> web.Response:
+        if began:
+            began.set()
+        await asyncio.sleep(seconds)
+        return text(json.dumps(answer(*[score()] * (len(await read_parts(seen)) - 1), version=version)))
+
+    return answers
+
+
+def test_all_requests_of_a_group_are_under_way_together(net: FakeNet) -> None:
+    with fake_judge(net, served(seconds=0.1)) as one, fake_judge(net, served(seconds=0.1)) as two:
+        server = RewardServer(HttpReward(remote=remote(one.url, two.url), batch_size=4))
+        verdicts = server.score([prompt(index) for index in range(24)], [picture(shade) for shade in range(24)])
+    assert all(isinstance(verdict, Score) for verdict in verdicts)
+    assert (one.most_at_once, two.most_at_once) == (3, 3)
+
+
+def test_requests_begin_before_all_pictures_are_encoded(net: FakeNet, monkeypatch: pytest.MonkeyPatch) -> None:
+    began = threading.Event()
+
+    def late(image: Tensor) -> bytes:
+        """The last picture is encoded when the service has been asked about another one."""
+        if image[0, 0, 0] == 2 and not began.wait(3.0):
+            raise AssertionError("the service waits for the last picture")
+        return encode_png(image)
+
+    monkeypatch.setattr(http, "encode_png", late)
+    with fake_judge(net, served(began=began)) as judge:
+        verifier = HttpVerifier(HttpReward(remote=remote(judge.url), batch_size=1))
+        verdicts = verifier.score([prompt()] * 3, [picture(shade) for shade in range(3)])
+        verifier.close()
+    assert all(isinstance(verdict, Score) for verdict in verdicts)
+
+
+def test_verdicts_of_two_versions_are_not_mixed(net: FakeNet, caplog: pytest.LogCaptureFixture) -> None:
+    with fake_judge(net, served("new", seconds=0.1)) as one, fake_judge(net, served("old", seconds=0.1)) as two:
+        verifier = HttpVerifier(HttpReward(remote=remote(one.url, two.url, concurrency=1), batch_size=1))
+        mixed = verifier.score([prompt()] * 2, [picture(0), picture(1)])
+        alone = [verifier.score([prompt()], [picture()]) for _ in range(2)]
+        verifier.close()
+    for verdict in mixed:
+        assert isinstance(verdict, ScoreFailure)
+        assert not verdict.outage
+        assert "answered as versions new and old" in verdict.reason
+    assert all(isinstance(verdict, Score) for verdicts in alone for verdict in verdicts)
+    assert "changed its version" not in caplog.text
+
+
+def test_a_change_of_version_between_calls_is_said(
+    service: FakeService, verifier: HttpVerifier, caplog: pytest.LogCaptureFixture
+) -> None:
+    verifier.score([prompt()], [picture()])
+    service.reply = json.dumps(answer(score(), version="v4")).encode()
+    assert isinstance(verifier.score([prompt()], [picture()])[0], Score)
+    assert "changed its version from v3 to v4" in caplog.text
 
 
 def test_a_service_that_is_gone_is_an_outage_of_every_item(net: FakeNet) -> None:
@@ -241,7 +310,7 @@ def test_wrong_answers_fail_the_batch_are_quoted_and_no_outage(
 
 
 def test_the_projects_own_service_answers_the_same_call_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Client and service as they are, over a socket; a wrong token is our fault, not an outage."""
+    """Client and service as they are, over a socket; a wrong token is an outage, as it cannot judge anything."""
     told = ScoreFailure(reason="no detector", outage=True)
     judge = FakeJudge(answer=lambda items: [told if item.prompt.text == "picture 1" else GOOD for item in items])
     monkeypatch.setenv("JUDGE_TOKEN", TOKEN)
@@ -259,5 +328,5 @@ def test_the_projects_own_service_answers_the_same_call_once(monkeypatch: pytest
     assert verdicts == [[GOOD, told], [GOOD, told]]
     assert [item.prompt.text for item in judge.asked].count("picture 0") == 1
     assert isinstance(refused, ScoreFailure)
-    assert not refused.outage
+    assert refused.outage
     assert "HTTP 401" in refused.reason

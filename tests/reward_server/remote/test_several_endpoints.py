@@ -54,6 +54,36 @@ def test_a_retry_goes_to_another_endpoint(net: FakeNet) -> None:
         assert asks.num_retries == len(bad.seen)
 
 
+@pytest.mark.parametrize("status", [404, 401, 302])
+def test_an_endpoint_that_refuses_everything_at_once_does_not_drain_the_others(net: FakeNet, status: int) -> None:
+    async def refuses(seen: Seen) -> web.Response:
+        return text("never heard of it", status)
+
+    async def works(seen: Seen) -> web.Response:
+        await asyncio.sleep(0.3)
+        return text(seen.body)
+
+    settings = {"breaker_failures": 5, "breaker_cooldown": 10.0}
+    with fake_judge(net, refuses) as bad, fake_judge(net, works) as good, caller(bad.url, good.url, **settings) as asks:
+        assert asks.ask([call(str(index)) for index in range(24)]) == list(range(24))
+        assert 5 <= len(bad.seen) <= 16 + 4  # its slots, filled once, and what the breaker still let through
+        bad_before = len(bad.seen)
+        assert asks.ask([call()]) == [7]
+        assert len(bad.seen) == bad_before
+
+
+def test_when_none_is_left_the_reason_says_why(net: FakeNet) -> None:
+    async def refuses(seen: Seen) -> web.Response:
+        return text("never heard of it", 404)
+
+    settings = {"breaker_failures": 2, "breaker_cooldown": 30.0, "concurrency": 1}
+    with fake_judge(net, refuses) as judge, caller(judge.url, **settings) as asks:
+        failures = asks.ask([call() for _ in range(6)])
+        assert len(judge.seen) == 2
+    assert all(isinstance(failure, ScoreFailure) and failure.outage for failure in failures)
+    assert all("HTTP 404: never heard of it" in failure.reason for failure in failures if isinstance(failure, ScoreFailure))
+
+
 def test_hedging_beats_a_straggler_and_leaves_one_answer(net: FakeNet) -> None:
     with fake_judge(net, hang) as stuck, fake_judge(net, echo) as good, caller(stuck.url, good.url, hedge_after=0.05) as asks:
         start = time.monotonic()
