@@ -1,6 +1,7 @@
 """How a verifier calls judges over the network: whom it may call, how long it waits, what it does when they fail."""
 
 import ipaddress
+import re
 from typing import Self
 from urllib.parse import urlsplit
 
@@ -60,9 +61,9 @@ class Remote(Credentials):
     @classmethod
     def _are_urls(cls, endpoints: tuple[str, ...]) -> tuple[str, ...]:
         for url in endpoints:
-            parts = urlsplit(url)
-            if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query or parts.fragment:
-                raise ValueError(f"endpoint {url!r} is no http(s)://host[:port][/base] without user, query and fragment")
+            if not _is_plain(url):
+                shown = scheme_and_host(url)
+                raise ValueError(f"endpoint {shown!r} is no http(s)://host[:port][/base] without user, query and fragment")
         if len(set(endpoints)) < len(endpoints):
             raise ValueError(f"an endpoint stands twice in {list(endpoints)}; give each once")
         return endpoints
@@ -91,3 +92,18 @@ class Remote(Credentials):
             if address.version == network.version and address in network:
                 return True
         return False
+
+
+def scheme_and_host(url: str) -> str:
+    """What messages quote of a URL that is refused: what stands before the host or behind it may be a secret."""
+    scheme = re.match(r"\s*[a-z][a-z0-9+.-]*://", url, re.IGNORECASE)
+    start = scheme[0] if scheme else ""
+    return start + re.split(r"[/\\?#]", url.removeprefix(start).rpartition("@")[2])[0]
+
+
+def _is_plain(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and not (parts.query or parts.fragment or "@" in url)

@@ -13,7 +13,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 from yarl import URL
 
-from configs.remote import Remote
+from configs.remote import Remote, scheme_and_host
 
 Address = IPv4Address | IPv6Address
 
@@ -58,7 +58,8 @@ def base_url(endpoint: str, remote: Remote) -> URL:
     that is not named in private_hosts.
     """
     if not _ENDPOINT.fullmatch(endpoint):
-        raise ValueError(f"endpoint {endpoint!r} is no http(s)://host[:port][/base] in plain ASCII; write it so")
+        shown = scheme_and_host(endpoint)
+        raise ValueError(f"endpoint {shown!r} is no http(s)://host[:port][/base] in plain ASCII; write it so")
     url = URL(endpoint.rstrip("/"))
     host = url.host or ""
     if url.port == 0:

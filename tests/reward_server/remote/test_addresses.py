@@ -7,6 +7,7 @@ from ipaddress import ip_address
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from configs.remote import Remote
 from reward_server.remote.addresses import GuardedResolver, base_url, is_public
@@ -59,7 +60,7 @@ BAD_ENDPOINTS = {
     "percent in host": ("https://judge%2eexample.org", "plain ASCII"),
     "zone": ("https://[fe80::1%25eth0]", "plain ASCII"),
     "user": ("https://me@judge.example.org", "endpoint"),
-    "empty user": ("https://@judge.example.org", "plain ASCII"),
+    "empty user": ("https://@judge.example.org", "endpoint 'https://judge.example.org' is no http"),
     "user that looks like a host": ("https://judge.example.org:443@127.0.0.1", "endpoint"),
     "backslash": ("https://judge.example.org\\@127.0.0.1", "endpoint"),
     "backslash path": ("https://judge.example.org/\\127.0.0.1", "plain ASCII"),
@@ -100,6 +101,34 @@ def test_addresses_that_are_public(text: str) -> None:
 def test_bad_endpoints_are_refused_before_anything_is_sent(endpoint: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason.replace(".", r"\.")):
         Caller(Remote(endpoints=(endpoint,)))
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "https://user:sekret@judge.test/v1",
+        "https://user:se/kret@judge.test",
+        "https://:sekret@judge.test",
+        "https://sekret@judge.test",
+        "https://user:sekret@user:sekret@judge.test",
+        "https://user:sekret@judge.test\\sekret",
+        "https://judge.test/?key=sekret",
+        "https://judge.test/v1#sekret",
+        "https://user:sekret@judge.test①",
+        "https://user:sekret@[judge.test",
+        "user:sekret@judge.test",
+    ],
+)
+def test_a_refused_endpoint_is_quoted_without_what_may_be_secret(endpoint: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        Remote(endpoints=(endpoint,))
+    [error] = refused.value.errors()
+    with pytest.raises(ValueError, match="plain ASCII") as refused_later:
+        base_url(endpoint, Remote())
+    for said in (error["msg"], str(refused_later.value)):
+        assert "judge.test" in said
+        assert "kret" not in said
+        assert "user:" not in said
 
 
 @pytest.mark.parametrize(
