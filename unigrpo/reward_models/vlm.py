@@ -1,9 +1,9 @@
 """A vision-language model's probability of "yes" that a picture fits its prompt (RewardDance, arXiv:2509.08826).
 
-RewardDance's reward is the model's probability of predicting a "yes" token: read here as that token's share in the softmax over
-the whole vocabulary, not its share beside "no". The model is InternVL as transformers has it, read from a local folder. Nothing
-between the pixels and the probability cuts the gradient: pictures are resized by an antialiased bicubic filter and normalised
-here, not by transformers' processors.
+RewardDance's reward is the model's probability of predicting a "yes" token: read here as the share, in the softmax over the
+whole vocabulary, of all tokens that spell the word (yes, Yes, YES, after a space or not), not as their share beside "no". The
+model is InternVL as transformers has it, read from a local folder. Nothing between the pixels and the probability cuts the
+gradient: pictures are resized by an antialiased bicubic filter and normalised here, not by transformers' processors.
 
 Left out on purpose: RewardDance's reference picture and its chain of thought (a picture is judged alone, at once), and
 InternVL's dynamic tiling (a picture is one tile, stretched to the model's square).
@@ -28,7 +28,8 @@ QUESTION = (
     "Does the picture above show everything that the description asks for, and nothing that contradicts it? Answer yes or no."
 )
 """{prompt} stands for the prompt as a JSON string, out of whose quotes no prompt gets."""
-ANSWER = "yes"
+ANSWERS = ("yes", "Yes", "YES", " yes", " Yes", " YES")
+"""Spellings of the answer; those count that are one token of the tokenizer."""
 FILES = ("config.json", "tokenizer.json", "preprocessor_config.json")
 """What a folder holds beside its weights."""
 EXAMPLE = "an InternVL checkpoint in transformers' own format (model_type internvl), such as OpenGVLab/InternVL3-1B-hf"
@@ -53,7 +54,7 @@ class InternVLRewardModel(RewardModel):
         self.register_buffer("mean_3", torch.tensor(mean), persistent=False)
         self.register_buffer("std_3", torch.tensor(std), persistent=False)
         self._marks = {name: _token_id(tokenizer, token) for name, token in MARKS.items()}
-        self._answer = _answer_id(tokenizer)
+        self._answers = _answer_ids(tokenizer)
         self.requires_grad_(False).eval()
 
     def pixel_values(self, images_S3HW: Tensor) -> Tensor:
@@ -89,7 +90,8 @@ class InternVLRewardModel(RewardModel):
         last_SH = hidden_STH[torch.arange(len(ids), device=hidden_STH.device), length_S - 1]
         logits_SV: Tensor = self.model.lm_head(last_SH)
         wide = torch.promote_types(logits_SV.dtype, torch.float32)
-        return logits_SV.to(wide).softmax(-1)[:, self._answer]
+        # The shares of tokens rounded one by one may add up to a hair more than all there is.
+        return logits_SV.to(wide).softmax(-1)[:, self._answers].sum(-1).clamp(max=1)
 
     def require_size(self, height: int, width: int) -> None:
         if min(height, width) < 1:
@@ -172,9 +174,9 @@ def _token_id(tokenizer: Any, token: str) -> int:
     return int(index)
 
 
-def _answer_id(tokenizer: Any) -> int:
-    """The token that the answer is: the whole word, as it begins an assistant's turn."""
-    ids = tokenizer.encode(ANSWER, add_special_tokens=False)
-    if len(ids) != 1:
-        raise ValueError(f"the tokenizer splits {ANSWER!r} into {len(ids)} tokens; give InternVL's own, to which it is one")
-    return int(ids[0])
+def _answer_ids(tokenizer: Any) -> list[int]:
+    """The tokens that are the answer, each once. Raises ValueError for a tokenizer that has none."""
+    spelt = [tokenizer.encode(answer, add_special_tokens=False) for answer in ANSWERS]
+    if not (whole := {int(ids[0]) for ids in spelt if len(ids) == 1}):
+        raise ValueError(f"the tokenizer splits each of {', '.join(map(repr, ANSWERS))}; give InternVL's own, which does not")
+    return sorted(whole)

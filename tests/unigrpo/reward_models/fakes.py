@@ -11,15 +11,17 @@ from torch import Tensor, nn
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>")
 PREPROCESSOR = {"image_mean": [0.48, 0.45, 0.40], "image_std": [0.22, 0.23, 0.24]}
+_MERGES = [("y", "e"), ("ye", "s"), ("Y", "e"), ("Ye", "s"), ("Ġ", "yes"), ("Ġ", "Yes")]
+"""Of the six spellings of yes, four are one token; YES and the same after a space are not."""
 
 
 def save_tiny_internvl(folder: Path) -> None:
-    """16 x 16 pixels in patches of 4, four image tokens, two layers of width 16; bytes, "ye" and "yes" as vocabulary."""
+    """16 x 16 pixels in patches of 4, four image tokens, two layers of width 16; bytes and _MERGES as vocabulary."""
     from transformers import InternVLConfig, InternVLForConditionalGeneration
 
     layers = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: index for index, token in enumerate((*SPECIAL, *alphabet, "ye", "yes"))}
+    vocabulary = {token: index for index, token in enumerate((*SPECIAL, *alphabet, *map("".join, _MERGES)))}
     config = InternVLConfig(
         vision_config={**layers, "image_size": [16, 16], "patch_size": [4, 4], "initializer_range": 0.5},
         text_config={
@@ -37,7 +39,7 @@ def save_tiny_internvl(folder: Path) -> None:
         torch.manual_seed(0)
         model = InternVLForConditionalGeneration(config)
     model.save_pretrained(folder)
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[("y", "e"), ("ye", "s")]))
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=_MERGES))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL])

@@ -52,7 +52,9 @@ def test_the_score_is_the_share_of_yes_after_the_chat_that_transformers_would_bu
     pixel_values = ((resized.permute(0, 2, 3, 1) - mean) / std).permute(0, 3, 1, 2)
     with torch.no_grad():
         logits = direct(input_ids=torch.tensor([tokenizer.encode(chat)]), pixel_values=pixel_values).logits[0, -1]
-    expected = logits.exp()[tokenizer.convert_tokens_to_ids("yes")] / logits.exp().sum()
+    spellings = tokenizer.convert_tokens_to_ids(["yes", "Yes", "Ġyes", "ĠYes"])
+    assert min(spellings) >= 6 + 256, "after special tokens and bytes"
+    expected = sum(logits.exp()[token] for token in spellings) / logits.exp().sum()
     assert_close(load_internvl_reward(folder).double().score(["a red circle"], image)[0], expected, rtol=1e-6, atol=0)
 
 
@@ -156,6 +158,16 @@ def test_a_tokenizer_without_the_chat_tokens_is_refused(folder: Path, tmp_path: 
     text = (broken / "tokenizer.json").read_text()
     (broken / "tokenizer.json").write_text(text.replace("<img>", "<pic>"))
     with pytest.raises(ValueError, match="no token '<img>'"):
+        load_internvl_reward(broken)
+
+
+def test_a_tokenizer_to_which_yes_is_no_token_is_refused(folder: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(folder, broken)
+    tokenizer = json.loads((broken / "tokenizer.json").read_text())
+    tokenizer["model"]["merges"] = []
+    (broken / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(ValueError, match=r"splits each of 'yes', .*' YES'; give InternVL's own"):
         load_internvl_reward(broken)
 
 
