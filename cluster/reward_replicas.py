@@ -109,6 +109,7 @@ class Deployment:
                 self._replicas[name],
                 batch_size=part.batch_size,
                 max_calls=self._calls,
+                patience=config.request_timeout,
                 timeout=config.request_timeout + part.judge_timeout,
             )
             for name, part in self._parts.items()

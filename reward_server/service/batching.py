@@ -1,24 +1,35 @@
 """One queue a verifier: whatever waits is judged together, across requests, by whoever is free.
 
-Work is pulled: as many calls are out as replicas can be at, each takes what has waited longest, up to a batch, and nothing
-waits for a batch to fill.
+Work is pulled: as many calls are out as replicas can be at, those that are free share evenly what waits, and nothing waits for
+a batch to fill.
 """
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from reward_server.service.judges import Description, EncodedItem, Judge, Verdict
 from unigrpo.types import ScoreFailure
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Waiting:
+    item: EncodedItem
+    verdict: "asyncio.Future[Verdict]"
+
+
 class Batched:
     """A Judge that asks another one in batches."""
 
-    def __init__(self, judge: Judge, *, batch_size: int, max_calls: int, timeout: float) -> None:
-        """batch_size: items of a call. max_calls: calls at once. timeout: seconds for a call, after which it is an outage."""
-        self._judge, self._batch_size, self._max_calls, self._timeout = judge, batch_size, max_calls, timeout
-        self._waiting: deque[tuple[EncodedItem, asyncio.Future[Verdict]]] = deque()
+    def __init__(self, judge: Judge, *, batch_size: int, max_calls: int, patience: float, timeout: float) -> None:
+        """batch_size: items of a call. max_calls: calls at once. patience: seconds until what no call has taken up is an
+        outage. timeout: the same for a call.
+        """
+        self._judge, self._batch_size, self._max_calls = judge, batch_size, max_calls
+        self._patience, self._timeout = patience, timeout
+        self._waiting: deque[_Waiting] = deque()
         self._calls: set[asyncio.Task[None]] = set()
 
     async def is_ready(self) -> bool:
@@ -32,13 +43,29 @@ class Batched:
     async def judge(self, items: Sequence[EncodedItem]) -> list[Verdict]:
         """One verdict an item, in order. Raises what the judge raises. What is cancelled while it waits is not judged."""
         loop = asyncio.get_running_loop()
-        futures = [loop.create_future() for _ in items]
-        self._waiting.extend(zip(items, futures, strict=True))
+        own = [_Waiting(item, loop.create_future()) for item in items]
+        self._waiting.extend(own)
         self._call()
-        return list(await asyncio.gather(*futures))
+        giving_up = loop.call_later(self._patience, self._give_up, own)
+        try:
+            return list(await asyncio.gather(*(each.verdict for each in own)))
+        finally:
+            giving_up.cancel()
+
+    def _give_up(self, own: Sequence[_Waiting]) -> None:
+        """Keep nothing of what still waits: its pictures may be large."""
+        late = ScoreFailure(reason=f"no judge was free in {self._patience:g} s", outage=True)
+        given_up = set(own) & set(self._waiting)
+        self._waiting = deque(each for each in self._waiting if each not in given_up)
+        for each in given_up:
+            if not each.verdict.done():
+                each.verdict.set_result(late)
 
     def _call(self) -> None:
-        while len(self._calls) < self._max_calls and (batch := self._next_batch()):
+        while (free := self._max_calls - len(self._calls)) > 0:
+            share = math.ceil(len(self._waiting) / free)
+            if not (batch := self._next_batch(min(share, self._batch_size))):
+                return
             call = asyncio.get_running_loop().create_task(self._answer(batch))
             self._calls.add(call)
             call.add_done_callback(self._called)
@@ -48,21 +75,21 @@ class Batched:
         if not call.cancelled():
             self._call()
 
-    def _next_batch(self) -> list[tuple[EncodedItem, "asyncio.Future[Verdict]"]]:
-        batch: list[tuple[EncodedItem, asyncio.Future[Verdict]]] = []
-        while self._waiting and len(batch) < self._batch_size:
-            item, future = self._waiting.popleft()
-            if not future.cancelled():
-                batch.append((item, future))
+    def _next_batch(self, most: int) -> list[_Waiting]:
+        batch: list[_Waiting] = []
+        while self._waiting and len(batch) < most:
+            first = self._waiting.popleft()
+            if not first.verdict.cancelled():
+                batch.append(first)
         return batch
 
-    async def _answer(self, batch: Sequence[tuple[EncodedItem, "asyncio.Future[Verdict]"]]) -> None:
-        """Settle every future of a batch, whatever becomes of the call."""
+    async def _answer(self, batch: Sequence[_Waiting]) -> None:
+        """Settle every verdict of a batch, whatever becomes of the call."""
         verdicts: Sequence[Verdict] = []
         fault: BaseException | None = None
         try:
             async with asyncio.timeout(self._timeout):
-                verdicts = await self._judge.judge([item for item, _ in batch])
+                verdicts = await self._judge.judge([each.item for each in batch])
             if len(verdicts) != len(batch):
                 wrong = f"the judge answered {len(verdicts)} verdicts for {len(batch)} pictures"
                 verdicts = [ScoreFailure(reason=wrong)] * len(batch)
@@ -70,10 +97,10 @@ class Batched:
             verdicts = [ScoreFailure(reason=f"no verdict came in {self._timeout:g} s", outage=True)] * len(batch)
         except Exception as error:
             fault = error
-        for place, (_, future) in enumerate(batch):
-            if future.cancelled():
+        for place, each in enumerate(batch):
+            if each.verdict.cancelled():
                 continue
             if fault is not None:
-                future.set_exception(fault)
+                each.verdict.set_exception(fault)
             else:
-                future.set_result(verdicts[place])
+                each.verdict.set_result(verdicts[place])

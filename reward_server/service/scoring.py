@@ -80,17 +80,13 @@ class Scoring:
         self, name: str, described: Description, hashes: Sequence[str], items: Sequence[EncodedItem], deadline: float
     ) -> list[Verdict]:
         async def ask(new: Sequence[EncodedItem]) -> Sequence[Verdict]:
-            try:
-                async with asyncio.timeout_at(deadline):
-                    answers = await self._judges[name].judge(new)
-            except TimeoutError:
-                return [ScoreFailure(reason=f"{name} gave no verdict in time", outage=True)] * len(new)
+            answers = await self._judges[name].judge(new)
             if len(answers) != len(new):
                 return [ScoreFailure(reason=f"{name} answered {len(answers)} verdicts for {len(new)} pictures")] * len(new)
             return [_checked(name, answer, described.bounds) for answer in answers]
 
         keys = [f"{described.version} {content}" for content in hashes]
-        return await self.ledgers[name].verdicts(keys, items, ask)
+        return await self.ledgers[name].verdicts(keys, items, ask, deadline)
 
 
 def whole(reward: Reward, parts: Mapping[str, Description]) -> Description:
@@ -106,7 +102,7 @@ def whole(reward: Reward, parts: Mapping[str, Description]) -> Description:
 
 
 async def _all_ended(asked: Sequence[Awaitable[list[Verdict]]]) -> list[list[Verdict]]:
-    """The results once all have ended, so that no work outlives its request; the first exception, if any, is raised."""
+    """The results once all have ended, so that no task is left alone; the first exception, if any, is raised."""
     ended = await asyncio.gather(*asked, return_exceptions=True)
     if errors := [each for each in ended if isinstance(each, BaseException)]:
         raise errors[0]

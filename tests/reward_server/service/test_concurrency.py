@@ -32,7 +32,7 @@ def test_a_thousand_at_once() -> None:
         return [Score(value=value(each.image), breakdown={}) for each in items]
 
     judge = FakeJudge(answer, seconds=0.01)
-    batched = Batched(judge, batch_size=32, max_calls=4, timeout=30)
+    batched = Batched(judge, batch_size=32, max_calls=4, patience=30, timeout=30)
     with live(RandomReward(), {"random": batched}) as service:
         seconds = asyncio.run(all_at_once(service.url + SCORE_PATH))
     asked = Counter(each.image for each in judge.asked)

@@ -1,6 +1,7 @@
 """The pieces under the application, each alone: ledger, idempotency keys, batches, admission, the replica, bounds."""
 
 import asyncio
+import math
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -14,12 +15,15 @@ from reward_server.server import RewardServer
 from reward_server.service.admission import Admission
 from reward_server.service.batching import Batched
 from reward_server.service.judges import Description, EncodedItem, Unavailable, Unreadable, Verdict
-from reward_server.service.ledger import BROKEN, IdempotencyKeys, Ledger
+from reward_server.service.ledger import BROKEN, LATE, IdempotencyKeys, Ledger
 from reward_server.service.refusal import Refused
 from reward_server.service.replica import JudgeReplica
 from reward_server.service.scoring import whole
 from tests.reward_server.service.fakes import BLACK, GOOD, PROMPTS, FakeJudge, drawn
 from unigrpo.types import Prompt, Score, ScoreFailure
+
+NEVER = math.inf
+"""A deadline."""
 
 
 def item(text: str, image: bytes = BLACK, **metadata: Any) -> EncodedItem:
@@ -45,10 +49,12 @@ def test_equal_items_are_judged_once_at_once_and_later() -> None:
     async def run() -> None:
         items = [item("a"), item("b"), item("a")]
         keys = [each.prompt.text for each in items]
-        both = await asyncio.gather(ledger.verdicts(keys, items, ask), ledger.verdicts(keys[::-1], items[::-1], ask))
+        both = await asyncio.gather(
+            ledger.verdicts(keys, items, ask, NEVER), ledger.verdicts(keys[::-1], items[::-1], ask, NEVER)
+        )
         assert both[0] == [verdicts[key] for key in keys]
         assert both[1] == both[0][::-1]
-        assert await ledger.verdicts(["b"], [item("b")], ask) == [verdicts["b"]]
+        assert await ledger.verdicts(["b"], [item("b")], ask, NEVER) == [verdicts["b"]]
 
     asyncio.run(run())
     assert sorted(asked) == ["a", "b"]
@@ -63,15 +69,14 @@ def test_failures_are_judged_again_and_the_oldest_scores_are_forgotten() -> None
 
     async def run() -> None:
         for key in "ffuuabba":
-            await ledger.verdicts([key], [item(key)], ask)
+            await ledger.verdicts([key], [item(key)], ask, NEVER)
 
     asyncio.run(run())
     assert "".join(asked) == "ffuuaba"
     assert ledger.counts.failed == 2
 
 
-@pytest.mark.parametrize("how", ["raises", "is cancelled"])
-def test_who_shares_a_call_that_breaks_is_told_so(how: str) -> None:
+def test_who_shares_a_call_that_breaks_is_told_so() -> None:
     ledger = Ledger(10)
 
     async def broken(_: Sequence[EncodedItem]) -> list[Verdict]:
@@ -79,18 +84,41 @@ def test_who_shares_a_call_that_breaks_is_told_so(how: str) -> None:
         raise Unavailable("gone")
 
     async def run() -> None:
-        first = asyncio.create_task(ledger.verdicts(["a"], [item("a")], broken))
+        first = asyncio.create_task(ledger.verdicts(["a"], [item("a")], broken, NEVER))
         await asyncio.sleep(0)
-        second = asyncio.create_task(ledger.verdicts(["a"], [item("a")], told({}, [])))
-        await asyncio.sleep(0)
-        if how == "is cancelled":
-            first.cancel()
-        assert await second == [BROKEN]
-        with pytest.raises((Unavailable, asyncio.CancelledError)):
+        assert await ledger.verdicts(["a"], [item("a")], told({}, []), NEVER) == [BROKEN]
+        with pytest.raises(Unavailable):
             await first
-        assert await ledger.verdicts(["a"], [item("a")], told({"a": GOOD}, [])) == [GOOD]
+        assert await ledger.verdicts(["a"], [item("a")], told({"a": GOOD}, []), NEVER) == [GOOD]
 
     asyncio.run(run())
+
+
+def test_a_verdict_outlives_whoever_asked_for_it() -> None:
+    ledger, asked, gate = Ledger(10), list[str](), asyncio.Event()
+
+    async def slow(items: Sequence[EncodedItem]) -> list[Verdict]:
+        asked.extend(each.prompt.text for each in items)
+        await gate.wait()
+        return [GOOD] * len(items)
+
+    async def run() -> None:
+        def soon() -> float:
+            return asyncio.get_running_loop().time() + 0.02
+
+        gone = asyncio.create_task(ledger.verdicts(["b"], [item("b")], slow, NEVER))
+        assert await ledger.verdicts(["a"], [item("a")], slow, soon()) == [LATE]
+        assert await ledger.verdicts(["a", "b"], [item("a"), item("b")], slow, soon()) == [LATE] * 2
+        gone.cancel()
+        sharing = asyncio.create_task(ledger.verdicts(["a", "b"], [item("a"), item("b")], slow, NEVER))
+        await asyncio.sleep(0)
+        gate.set()
+        assert await sharing == [GOOD] * 2
+        assert await ledger.verdicts(["b", "a"], [item("b"), item("a")], slow, soon()) == [GOOD] * 2
+
+    asyncio.run(asyncio.wait_for(run(), 5))
+    assert sorted(asked) == ["a", "b"]
+    assert (ledger.counts.judged, ledger.counts.shared, ledger.counts.cached) == (2, 4, 2)
 
 
 def test_a_key_stands_for_one_content() -> None:
@@ -111,7 +139,7 @@ def test_batches_form_of_what_waits_across_requests() -> None:
         return [Score(value=len(each.image) / 1e6, breakdown={}) for each in items]
 
     judge = FakeJudge(answer, seconds=0.05)
-    batched = Batched(judge, batch_size=4, max_calls=1, timeout=5)
+    batched = Batched(judge, batch_size=4, max_calls=1, patience=5, timeout=5)
 
     async def run() -> list[list[Verdict]]:
         return await asyncio.gather(*(batched.judge([item("", bytes(number))] * 2) for number in range(5)))
@@ -123,7 +151,7 @@ def test_batches_form_of_what_waits_across_requests() -> None:
 
 def test_as_many_calls_are_out_as_may_be() -> None:
     judge = FakeJudge(gate=threading.Event())
-    batched = Batched(judge, batch_size=1, max_calls=3, timeout=5)
+    batched = Batched(judge, batch_size=1, max_calls=3, patience=5, timeout=5)
 
     async def run() -> None:
         waiting = asyncio.gather(*(batched.judge([item("")]) for _ in range(8)))
@@ -136,9 +164,38 @@ def test_as_many_calls_are_out_as_may_be() -> None:
     asyncio.run(run())
 
 
+@pytest.mark.parametrize(("waiting", "sizes"), [(24, [2] * 8 + [1] * 8), (16, [1] * 16), (5, [1] * 5), (70, [4] * 16 + [4, 2])])
+def test_calls_that_are_free_share_what_waits(waiting: int, sizes: list[int]) -> None:
+    taken: list[int] = []
+
+    def answer(items: Sequence[EncodedItem]) -> list[Verdict]:
+        taken.append(len(items))
+        return [GOOD] * len(items)
+
+    batched = Batched(FakeJudge(answer, seconds=0.01), batch_size=4, max_calls=16, patience=5, timeout=5)
+    assert asyncio.run(batched.judge([item("")] * waiting)) == [GOOD] * waiting
+    assert taken == sizes
+
+
+def test_what_no_call_takes_up_in_time_is_an_outage_and_is_not_kept() -> None:
+    judge = FakeJudge(seconds=0.2)
+    batched = Batched(judge, batch_size=1, max_calls=1, patience=0.05, timeout=5)
+    late = ScoreFailure(reason="no judge was free in 0.05 s", outage=True)
+
+    async def run() -> None:
+        first, second = (asyncio.create_task(batched.judge([item(text)])) for text in ("first", "second"))
+        assert await second == [late]
+        assert not batched._waiting
+        assert not first.done()
+        assert await first == [GOOD]
+
+    asyncio.run(run())
+    assert [each.prompt.text for each in judge.asked] == ["first"]
+
+
 def test_what_nobody_waits_for_any_more_is_not_judged() -> None:
     judge = FakeJudge(seconds=0.05)
-    batched = Batched(judge, batch_size=1, max_calls=1, timeout=5)
+    batched = Batched(judge, batch_size=1, max_calls=1, patience=5, timeout=5)
 
     async def run() -> None:
         first, gone, third = (asyncio.create_task(batched.judge([item(text)])) for text in ("first", "gone", "third"))
@@ -152,7 +209,7 @@ def test_what_nobody_waits_for_any_more_is_not_judged() -> None:
 
 def test_a_call_that_breaks_hangs_or_miscounts_fails_its_batch_and_no_other() -> None:
     judge = FakeJudge()
-    batched = Batched(judge, batch_size=2, max_calls=1, timeout=0.05)
+    batched = Batched(judge, batch_size=2, max_calls=1, patience=5, timeout=0.05)
 
     async def run() -> None:
         judge.answer = lambda items: [GOOD]

@@ -21,6 +21,7 @@ from configs.reward_service import Limits
 from configs.verifiers import GenevalReward, RandomReward
 from reward_server.protocol import SCORE_PATH, Answer, encode_request, read_answer
 from reward_server.server import RewardServer
+from reward_server.service.batching import Batched
 from reward_server.service.judges import EncodedItem, Unavailable
 from reward_server.service.replica import JudgeReplica
 from tests.reward_server.service.fakes import BLACK, GOOD, PROMPTS, TOKEN, FakeJudge, Live, drawn, live, noise
@@ -164,13 +165,13 @@ def test_a_judge_that_breaks_is_a_fault_without_a_word_of_its_inside() -> None:
         assert scored(service, [ITEM], [BLACK]).verdicts == [GOOD]
 
 
-def test_a_judge_that_does_not_answer_in_time_is_an_outage() -> None:
-    judge = FakeJudge(seconds=60)
-    with live(RANDOM, {"random": judge}, request_timeout=0.3) as service:
-        [verdict] = scored(service, [ITEM], [BLACK]).verdicts
-        assert verdict == ScoreFailure(reason="random gave no verdict in time", outage=True)
-        judge.seconds = 0.0
-        assert scored(service, [ITEM], [BLACK]).verdicts == [GOOD]
+def test_a_verdict_that_comes_late_is_an_outage_and_then_remembered() -> None:
+    judge = FakeJudge(seconds=0.5)
+    batched = Batched(judge, batch_size=4, max_calls=1, patience=0.3, timeout=10)
+    with live(RANDOM, {"random": batched}, request_timeout=0.3) as service:
+        verdicts = [scored(service, [ITEM], [BLACK]).verdicts[0] for _ in range(4)]
+    assert verdicts == [ScoreFailure(reason="no verdict came in time; ask again", outage=True), GOOD, GOOD, GOOD]
+    assert len(judge.asked) == 1
 
 
 def test_without_judges_it_is_alive_but_not_ready() -> None:
