@@ -11,17 +11,19 @@ import ray
 import torch
 
 from cluster import actors
-from cluster.evaluation import benchmark as benchmark_of, evaluate, seen_by
-from cluster.evaluation_files import Row, picture_rows, write_pictures, write_scores
+from cluster.evaluation import Benchmark, benchmark as benchmark_of, evaluate, forgotten_prompts, seen_by
+from cluster.evaluation_files import Row, picture_rows, write_config, write_pictures, write_scores
 from cluster.evaluation_subject import checkpoint_of, evaluation_config, out_folder, released_layout
-from cluster.faults import Unscored
+from cluster.faults import Fault, Unscored
 from cluster.judged_folder import JudgedPrompt, read_folder
 from cluster.judging import Judges
 from cluster.placement import connect
 from cluster.pool import drive
 from cluster.preflight import prepare_evaluation, prepare_judging
 from cluster.report import headline_text, print_scores
+from cluster.rollouts import Rollouts, Unjudged
 from cluster.run import session
+from cluster.statistics import judging_statistics
 from cluster.summary import scoring, summarise
 from cluster.system import judges_of, rollout_roles, rollouts_of
 from cluster.view import View
@@ -65,9 +67,10 @@ def _evaluate_policy(subject: Path, config: TrainConfig, name: str, out: Path | 
     tokenizer = prepare_evaluation(config)
     folder = out_folder(out, subject, name)
     with session(), View(0) as view:
+        _say_what_is_forgotten(config, view)
         scores, rows = _paint(config, tokenizer, view, folder)
         scores |= {"evaluated": str(subject), "benchmark": name}
-        write_scores(folder, scores, rows, pictures=folder, config=config)
+        write_scores(folder, scores, rows, pictures=folder)
     return scores, folder
 
 
@@ -83,8 +86,40 @@ def _paint(config: TrainConfig, tokenizer: Tokenizer, view: View, folder: Path) 
     model = load_model(config.model.path, dtype=torch.float32).model
     buckets = pack(model.named_parameters(), version=0, bucket_bytes=config.learner.bucket_bytes)
     rollouts.load([ray.put(bucket) for bucket in buckets], version=0)
-    scores, groups = evaluate(rollouts, benchmark_of(config, tokenizer))
-    return scores, write_pictures(folder, groups, decode=tokenizer.decode, timeout=config.cluster.call_timeout)
+    write_config(folder, config)
+    return evaluate_into(
+        folder, rollouts, benchmark_of(config, tokenizer), tokenizer.decode, timeout=config.cluster.call_timeout
+    )
+
+
+def evaluate_into(
+    folder: Path, rollouts: Rollouts, benchmark: Benchmark, decode: Callable[[Sequence[int]], str], *, timeout: float
+) -> tuple[dict[str, Any], list[Row]]:
+    """Scores of the weights that are loaded, and a row for each of their pictures, which are written as they are painted.
+
+    Raises Unscored when a score failed. The pictures stay whatever happens; how to judge them again the message says.
+    """
+    names: dict[int, list[str]] = {}
+
+    def write(group: Unjudged) -> None:
+        names[group.prompt.index] = write_pictures(folder, group, timeout=timeout)
+
+    def kept() -> str:
+        again = f"and `unigrpo evaluate {folder}` judges them again without painting" if names else "evaluate again"
+        return f"the pictures of {len(names)} of {len(benchmark.prompts)} prompts are kept, {again}"
+
+    try:
+        scores, groups = evaluate(rollouts, benchmark, write)
+    except Fault as error:
+        raise type(error)(f"{error}; {kept()}") from error
+    if "unscored" in scores:
+        raise Unscored(f"{scores['unscored']} prompts could not be judged (the lines above say which and why); {kept()}")
+    rows = [
+        row
+        for group in groups
+        for row in picture_rows(group, names[group.prompt.index], [decode(thought.token_ids) for thought in group.thoughts])
+    ]
+    return scores, rows
 
 
 def _judge_pictures(subject: Path, config: TrainConfig, name: str, out: Path | None) -> tuple[dict[str, Any], Path]:
@@ -97,6 +132,7 @@ def _judge_pictures(subject: Path, config: TrainConfig, name: str, out: Path | N
         raise ConfigError(str(error)) from None
     folder = out_folder(out, subject, name)
     with session(), View(0) as view:
+        _say_what_is_forgotten(config, view)
         if gaps := painted[-1].prompt.index + 1 - len(painted):
             view.say(f"{gaps} prompt numbers below {painted[-1].prompt.index} have no folder and count for nothing")
         view.say("starting Ray and reward actors")
@@ -104,11 +140,13 @@ def _judge_pictures(subject: Path, config: TrainConfig, name: str, out: Path | N
         role = _judging_role(config)
         workers = actors.start(actors.reward_roles(role, reward), config.cluster)
         judges = judges_of(role, reward, workers, view)
+        judges.tally.groups = len(painted)
         watch = partial(view.stages, list(judges.pools.values()), judges.tally)
         judged = _judged(painted, judges, timeout=config.cluster.call_timeout, watch=watch)
         scores = summarise(judged, is_seen=seen_by(config), scoring=scoring(reward), seed=config.evaluation.seed)
-        scores |= {"evaluated": str(subject), "benchmark": name}
-        write_scores(folder, scores, _rows(subject, judged), pictures=subject, config=config)
+        scores |= judging_statistics(judges.tally, judges.versions) | {"evaluated": str(subject), "benchmark": name}
+        write_config(folder, config)
+        write_scores(folder, scores, _rows(subject, judged), pictures=subject)
     return scores, folder
 
 
@@ -129,7 +167,7 @@ def _judged(
             judges.judge(f"scores of {each.files[0].parent}", each.prompt, paintings, len(each.files), partial(take, each))
 
     def take(each: PaintedPrompt, scores: Sequence[Score]) -> None:
-        judged.append(JudgedPrompt(prompt=each.prompt, files=each.files, scores=tuple(scores)))
+        judged.append(JudgedPrompt.of(each, scores))
         ask()
 
     ahead = 2 * sum(len(pool.workers) for pool in judges.pools.values())
@@ -154,6 +192,11 @@ def _rows(subject: Path, judged: Sequence[JudgedPrompt]) -> list[Row]:
         for each in judged
         for row in picture_rows(each, [file.relative_to(subject).as_posix() for file in each.files], [None] * len(each.files))
     ]
+
+
+def _say_what_is_forgotten(config: TrainConfig, view: View) -> None:
+    if path := forgotten_prompts(config):
+        view.say(f"prompts.path {path} is not here: which of its prompts training saw is not known, and none counts as seen")
 
 
 def _judging_role(config: TrainConfig) -> str:

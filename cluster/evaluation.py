@@ -1,14 +1,16 @@
 """Scores of a policy on fixed prompts with fixed seeds: thoughts of its own, and thoughts that give the plan away."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cluster.faults import Unscored
+from cluster.judging import Tally
 from cluster.prompts import load_prompts
-from cluster.rollouts import Group, Plan, Rollouts, Sampling
+from cluster.rollouts import Group, Plan, Rollouts, Sampling, Unjudged
+from cluster.statistics import judging_statistics
 from cluster.summary import Judged, Scoring, headline, scoring, summarise
 from configs.schema import FilePrompts, TrainConfig
 from configs.verifiers import RandomReward
@@ -37,28 +39,27 @@ class Benchmark:
         return summarise(groups, is_seen=self.is_seen, scoring=self.scoring, seed=self.sampling.seed)
 
 
-def evaluate(rollouts: Rollouts, benchmark: Benchmark) -> tuple[dict[str, Any], list[Group]]:
-    """Scores of the weights that are loaded, and the groups painted from thoughts of their own.
+def evaluate(
+    rollouts: Rollouts, benchmark: Benchmark, painted: Callable[[Unjudged], None] | None = None
+) -> tuple[dict[str, Any], list[Group]]:
+    """Scores of the weights that are loaded with what was asked of judges, and the judged groups of thoughts of their own.
 
-    With a plan, the headline score of pictures painted from it is reported as `ground_truth_plan`. Raises Unscored when a
-    score failed: a mean over fewer pictures than asked would not be comparable.
+    With a plan, the headline score of pictures painted from it is reported as `ground_truth_plan`. Where a score failed,
+    `unscored` says of how many prompts and there are no means: over fewer pictures than asked they would not be comparable.
+    `painted` is handed the groups of thoughts of their own (Rollouts.generate).
     """
-    own = _judged(rollouts, benchmark.prompts, benchmark.sampling)
+    own, given = rollouts.generate(benchmark.prompts, benchmark.sampling, painted), None
+    tally = rollouts.tally
+    if benchmark.plan is not None and not tally.dropped:
+        given = rollouts.generate(benchmark.prompts, replace(benchmark.sampling, plan=benchmark.plan))
+        tally = Tally(**{name: number + getattr(rollouts.tally, name) for name, number in asdict(tally).items()})
+    asked = judging_statistics(tally, rollouts.judges[benchmark.sampling.judge].versions)
+    if tally.dropped:
+        return {"unscored": tally.dropped, **asked}, own
     scores = benchmark.summary(own)
-    if benchmark.plan is not None:
-        given = _judged(rollouts, benchmark.prompts, replace(benchmark.sampling, plan=benchmark.plan))
+    if given is not None:
         scores["ground_truth_plan"] = headline(benchmark.summary(given))
-    return scores, own
-
-
-def _judged(rollouts: Rollouts, prompts: Sequence[Prompt], sampling: Sampling) -> list[Group]:
-    groups = rollouts.generate(prompts, sampling)
-    if rollouts.tally.dropped:
-        raise Unscored(
-            f"{rollouts.tally.dropped} of {len(prompts)} prompts could not be judged; "
-            "see the reward actor's log, then evaluate again"
-        )
-    return groups
+    return {**scores, **asked}, own
 
 
 def seen_by(config: TrainConfig) -> Callable[[Prompt], bool]:
@@ -66,11 +67,18 @@ def seen_by(config: TrainConfig) -> Callable[[Prompt], bool]:
     world, those its fine-tuning saw.
     """
     seen: set[str] = set()
-    if not (isinstance(config.prompts, FilePrompts) and config.prompts.path is None):
+    unknown = isinstance(config.prompts, FilePrompts) and (config.prompts.path is None or forgotten_prompts(config))
+    if not unknown:
         seen |= {prompt.text for prompt in load_prompts(config.prompts, RandomReward())}  # whatever judged them in training
     if config.evaluation.prompts.kind == "shapes":
         seen |= {prompt.text for prompt in shapes_prompts("train")}
     return lambda prompt: prompt.text in seen
+
+
+def forgotten_prompts(config: TrainConfig) -> Path | None:
+    """The file of the prompts that the run trains on, if it is not here (another machine): none of them count as seen."""
+    path = config.prompts.path if isinstance(config.prompts, FilePrompts) else None
+    return None if path is None or path.exists() else path
 
 
 def benchmark(config: TrainConfig, tokenizer: Tokenizer) -> Benchmark:

@@ -3,19 +3,20 @@
 00000/metadata.jsonl, 00000/samples/0000.png    of a policy's pictures, for GenEval's own scorer or `unigrpo evaluate`
 scores.jsonl                                    a line a picture: image, prompt, thought, score, breakdown
 sheet.png                                       some of the pictures with prompt, thought and score
-config.yaml                                     what evaluated them, read when the folder is evaluated again
+config.yaml                                     what evaluates them, read when the folder is evaluated again
 scores.json                                     the summary; written last
 """
 
 import json
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from cluster.rollouts import Group, paintings_of
+from cluster.rollouts import Unjudged, paintings_of
+from cluster.samples import score_caption
 from cluster.summary import Judged, category
 from configs.load import dump
 from configs.schema import TrainConfig
@@ -29,16 +30,15 @@ CAPTION_CHARACTERS = 240
 Row = dict[str, Any]
 
 
-def write_pictures(
-    folder: Path, groups: Sequence[Group], *, decode: Callable[[Sequence[int]], str], timeout: float
-) -> list[Row]:
-    """Write the pictures of a policy below `folder`, group by group; their rows."""
-    rows = []
-    for group in groups:
-        [paintings] = paintings_of([group], timeout=timeout)
-        names = write_painted_prompt(folder, group.prompt, [painting.image_HW3 for painting in paintings])
-        rows += picture_rows(group, names, [decode(thought.token_ids) for thought in group.thoughts])
-    return rows
+def write_pictures(folder: Path, group: Unjudged, *, timeout: float) -> list[str]:
+    """Write the pictures of one prompt of a policy below `folder`; their names there."""
+    [paintings] = paintings_of([group], timeout=timeout)
+    return write_painted_prompt(folder, group.prompt, [painting.image_HW3 for painting in paintings])
+
+
+def write_config(folder: Path, config: TrainConfig) -> None:
+    """Write down what evaluates the pictures."""
+    (folder / "config.yaml").write_text(dump(config), encoding="utf-8")
 
 
 def picture_rows(judged: Judged, images: Sequence[str], thoughts: Sequence[str | None]) -> list[Row]:
@@ -56,18 +56,16 @@ def picture_rows(judged: Judged, images: Sequence[str], thoughts: Sequence[str |
     ]
 
 
-def write_scores(folder: Path, scores: Mapping[str, Any], rows: Sequence[Row], *, pictures: Path, config: TrainConfig) -> None:
-    """Write everything but the pictures, which lie below `pictures`, into `folder`."""
+def write_scores(folder: Path, scores: Mapping[str, Any], rows: Sequence[Row], *, pictures: Path) -> None:
+    """Write what judging the pictures, which lie below `pictures`, came to into `folder`."""
     (folder / "scores.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     shown = rows[:: -(-len(rows) // SHEET_PICTURES)]
-    headline = scores["headline"]["score"]
-    contact_sheet([_tile(row, pictures, headline) for row in shown]).save(folder / "sheet.png")
-    (folder / "config.yaml").write_text(dump(config), encoding="utf-8")
+    contact_sheet([_tile(row, pictures) for row in shown]).save(folder / "sheet.png")
     (folder / "scores.json").write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
 
 
-def _tile(row: Row, pictures: Path, headline: str) -> tuple[Image.Image, list[str]]:
+def _tile(row: Row, pictures: Path) -> tuple[Image.Image, list[str]]:
     texts = [text for text in (row["prompt"], row["thought"]) if text is not None]
     caption = [textwrap.shorten(text, CAPTION_CHARACTERS, placeholder=" ...") for text in texts]
-    caption.append(f"{headline} {row['breakdown'].get(headline, row['score']):.2f}")
+    caption += score_caption(row["score"], row["breakdown"])
     return Image.fromarray(read_picture(pictures / row["image"]).numpy()), caption

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
 from torch import Tensor
 
@@ -31,6 +31,11 @@ class JudgedPrompt:
     scores: tuple[Score, ...]
     """One a file."""
 
+    @classmethod
+    def of(cls, painted: PaintedPrompt, scores: Sequence[Score]) -> Self:
+        """A painted prompt with its scores."""
+        return cls(prompt=painted.prompt, files=painted.files, scores=tuple(scores))
+
 
 def read_folder(folder: Path, reward: Reward) -> list[PaintedPrompt]:
     """The prompts of a folder, every one of which `reward` can judge. Raises ValueError, naming every fault of the folder."""
@@ -49,5 +54,5 @@ def judge_folder(folder: Path, reward: Reward, server: Server) -> list[JudgedPro
         if len(scores) < len(verdicts):
             [reason, *_] = [verdict.reason for verdict in verdicts if isinstance(verdict, ScoreFailure)]
             raise Unscored(f"pictures of {painted.files[0].parent} could not be judged: {reason}; evaluate again")
-        judged.append(JudgedPrompt(prompt=painted.prompt, files=painted.files, scores=tuple(scores)))
+        judged.append(JudgedPrompt.of(painted, scores))
     return judged

@@ -12,6 +12,7 @@ from configs.reward import parts_of
 from configs.reward_model import RewardModelConfig
 from configs.reward_service import RewardServiceConfig
 from configs.schema import Config, FilePrompts, SftConfig, ShapesPrompts, TrainConfig, VelocityMse
+from configs.verifiers import RandomReward
 from rollout_workers.cache import require_cache
 from unigrpo.algo.flow import rescale_to_elements
 from unigrpo.layout import reasoner_prompt_ids
@@ -69,8 +70,9 @@ def prepare(config: TrainConfig, *, evaluates: bool) -> Tokenizer:
 
 def prepare_evaluation(config: TrainConfig) -> Tokenizer:
     """Everything that can end the evaluation of a policy before it starts, checked. Raises ConfigError with the first fault."""
-    _require_given(_not_of_training(config))
-    check_files(config)
+    used = _without_training(config)
+    _require_given(still_to_be_given(used))
+    check_files(used)
     model, tokenizer = check_model(config)
     try:
         require_fitting(load_prompts(config.evaluation.prompts, config.evaluation_reward), config, tokenizer, model)
@@ -81,14 +83,19 @@ def prepare_evaluation(config: TrainConfig) -> Tokenizer:
 
 def prepare_judging(config: TrainConfig) -> None:
     """Everything but the pictures that can end their evaluation before it starts, checked. Raises ConfigError."""
-    _require_given([key for key in _not_of_training(config) if key not in ("model.path", "evaluation.prompts.path")])
-    check_files(config)
+    used = _without_training(config)
+    painted = used.evaluation.model_copy(update={"prompts": ShapesPrompts(split="held_out")})  # the pictures bring their own
+    used = used.model_copy(update={"evaluation": painted})
+    _require_given([key for key in still_to_be_given(used) if key != "model.path"])
+    check_files(used)
 
 
-def _not_of_training(config: TrainConfig) -> list[str]:
-    """Keys that are still to be given and matter to evaluations."""
-    training = ("prompts.path", *(["reward."] if config.evaluation.reward is not None else []))
-    return [key for key in still_to_be_given(config) if not key.startswith(training)]
+def _without_training(config: TrainConfig) -> TrainConfig:
+    """A config that names nothing but what an evaluation needs: of training neither prompts nor judges of its own."""
+    unused: dict[str, object] = {"prompts": ShapesPrompts(split="train")}
+    if config.evaluation.reward is not None:
+        unused["reward"] = RandomReward()
+    return config.model_copy(update=unused)
 
 
 def _require_given(missing: Sequence[str]) -> None:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -50,8 +50,8 @@ class Group:
     """Bare text segments before the thought: the system prompt, if any, and the prompt."""
     thoughts: tuple[Thought, ...]
     scores: tuple[Score, ...]
-    paintings: ObjectRef
-    """list[Painting], one a sibling."""
+    paintings: ObjectRef | None
+    """list[Painting], one a sibling; None once they were handed on."""
     trajectories: tuple[ObjectRef, ...]
     """Trajectory, one a sibling; empty when painted deterministically."""
 
@@ -101,15 +101,32 @@ class Rollouts:
         }
         wait_all(calls, timeout=self._timeout)
 
-    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Group]:
-        """Think, paint and judge; groups come back in the order of `prompts`, those whose score failed left out and counted."""
+    def generate(
+        self, prompts: Sequence[Prompt], sampling: Sampling, painted: Callable[["Unjudged"], None] | None = None
+    ) -> list[Group]:
+        """Think, paint and judge; groups come back in the order of `prompts`, those whose score failed left out and counted.
+
+        `painted` is handed every group as soon as it is painted; groups then come back without their paintings, which leave the
+        object store once they are judged.
+        """
         judges = self.judges[sampling.judge]
         self.tally = judges.tally = Tally(groups=len(prompts))
         for pool in self.pools:
             pool.spans.clear()
         groups: dict[int, Group] = {}
+
+        def judge(place: int, unjudged: Unjudged) -> None:
+            if painted is not None:
+                painted(unjudged)
+            name, judged = f"scores of prompt {place}", partial(keep, place, unjudged)
+            judges.judge(name, unjudged.prompt, unjudged.paintings, sampling.group_size, judged)
+
+        def keep(place: int, unjudged: Unjudged, scores: Sequence[Score]) -> None:
+            group = unjudged.judged(scores)
+            groups[place] = group if painted is None else replace(group, paintings=None)
+
         for piece in self._pieces(prompts, sampling):
-            self._think(piece, sampling, groups)
+            self._think(piece, sampling, judge)
         drive(self.pools, timeout=self._timeout, watch=lambda: self._watch(self.pools, self.tally))
         assert self.tally.dropped == len(prompts) - len(groups), "a group is judged or dropped"
         return [groups[place] for place in sorted(groups)]
@@ -132,8 +149,8 @@ class Rollouts:
                 first_siblings=tuple(first_siblings[places]),
             )
 
-    def _think(self, piece: "Piece", sampling: Sampling, groups: dict[int, Group]) -> None:
-        paint = partial(self._paint, piece, sampling, groups)
+    def _think(self, piece: "Piece", sampling: Sampling, judge: Callable[[int, "Unjudged"], None]) -> None:
+        paint = partial(self._paint, piece, sampling, judge)
         if sampling.plan is not None:
             assert self._version is not None, "load() comes first"
             plans_PG = [[sampling.plan(prompt, g) for g in range(sampling.group_size)] for prompt in piece.prompts]
@@ -154,7 +171,7 @@ class Rollouts:
         self,
         piece: "Piece",
         sampling: Sampling,
-        groups: dict[int, Group],
+        judge: Callable[[int, "Unjudged"], None],
         thoughts_PG: Sequence[Sequence[Thought]],
     ) -> None:
         head = (self._system_ids,) if self._system_ids else ()
@@ -182,10 +199,7 @@ class Rollouts:
                     paintings=paintings[place],
                     trajectories=tuple(trajectories[place * size : (place + 1) * size]),
                 )
-                judged = partial(_keep, groups, piece.first + place, group)
-                self.judges[sampling.judge].judge(
-                    f"scores of prompt {piece.first + place}", prompt, group.paintings, size, judged
-                )
+                judge(piece.first + place, group)
 
         self.painting.add(Job(name=f"paintings of {piece}", submit=submit, done=done))
 
@@ -234,15 +248,11 @@ class Unjudged:
         )
 
 
-def paintings_of(groups: Sequence[Group], *, timeout: float) -> list[list[Painting]]:
-    """Fetch the pictures of some groups for a gallery or a report."""
+def paintings_of(groups: Sequence[Group | Unjudged], *, timeout: float) -> list[list[Painting]]:
+    """Fetch the pictures of some groups, which still have them, for a gallery or a report."""
     refs = {f"paintings of prompt {group.prompt.index}, group {place}": group.paintings for place, group in enumerate(groups)}
     results: list[list[Painting]] = wait_all(refs, timeout=timeout)
     return results
-
-
-def _keep(groups: dict[int, Group], place: int, group: Unjudged, scores: Sequence[Score]) -> None:
-    groups[place] = group.judged(scores)
 
 
 def _given(token_ids: Sequence[int], version: int) -> Thought:

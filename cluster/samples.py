@@ -1,13 +1,17 @@
 """The gallery of a step: every picture with its prompt, thought and reward, to be looked at before any number is read."""
 
 import json
-from collections.abc import Callable, Sequence
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from PIL import Image
 
 from cluster.rollouts import Group, paintings_of
-from unigrpo.gallery import contact_sheet
+from unigrpo.gallery import LINE_CHARACTERS, contact_sheet
+
+CAPTION_LINES = 8
+"""Of a score; the rows hold it whole."""
 
 
 def write_samples(
@@ -34,9 +38,23 @@ def write_samples(
                     "sibling": sibling,
                 }
             )
-            tiles.append((picture, [group.prompt.text, text, f"reward {score.value:.2f}"]))
+            tiles.append((picture, [group.prompt.text, text, *score_caption(score.value, score.breakdown)]))
     (folder / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:limit]), encoding="utf-8")
     contact_sheet(tiles[:limit]).save(folder / "sheet.png")
+
+
+def score_caption(value: float, breakdown: Mapping[str, float | str]) -> list[str]:
+    """Lines of a caption with a score and the numbers of its breakdown. Example: ["score .67", "graded .67  strict 0"]."""
+    numbers = [f"{name} {_short(part)}" for name, part in breakdown.items() if not isinstance(part, str)]
+    whole = "  ".join(each.replace(" ", "\0") for each in numbers)  # a name and its number stay together
+    wrapped = textwrap.wrap(whole, LINE_CHARACTERS, max_lines=CAPTION_LINES, placeholder=" ...", break_on_hyphens=False)
+    return [f"score {_short(value)}", *(line.replace("\0", " ") for line in wrapped)]
+
+
+def _short(number: float) -> str:
+    """At most two decimals and no idle zeros. Example: 0.667 -> ".67", 1.0 -> "1", 0.004 -> "0"."""
+    text = f"{number:.2f}".rstrip("0").rstrip(".")
+    return text.replace("0.", ".", 1) if abs(number) < 1 else text
 
 
 def spread(groups: Sequence[Group], limit: int) -> list[Group]:

@@ -1,6 +1,6 @@
 """Numbers of one step's rollouts, worked out from what the driver holds."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -9,10 +9,14 @@ import torch
 from cluster.advantages import num_without_variance
 from cluster.judging import Tally
 from cluster.rollouts import Group
+from cluster.summary import told_as
 from configs.reward import Reward
 
+OWN = frozenset({"mean", "group_std"})
+"""Statistics of the reward itself; parts of a breakdown stand beside them."""
 
-def rollout_statistics(groups_P: Sequence[Group], tally: Tally, reward: Reward) -> dict[str, Any]:
+
+def rollout_statistics(groups_P: Sequence[Group], tally: Tally, reward: Reward, versions: Mapping[str, str]) -> dict[str, Any]:
     """Reward, thought and drop statistics of the groups that were trained on, by metric name."""
     scores = [score for group in groups_P for score in group.scores]
     thoughts = [thought for group in groups_P for thought in group.thoughts]
@@ -21,16 +25,24 @@ def rollout_statistics(groups_P: Sequence[Group], tally: Tally, reward: Reward) 
     return {
         "reward/mean": fmean(score.value for score in scores),
         "reward/group_std": rewards_PG.std(1, correction=0).mean().item(),
-        **{f"reward/{name}": fmean(float(score.breakdown[name]) for score in scores) for name in partial},
+        **{f"reward/{told_as(name, OWN)}": fmean(float(score.breakdown[name]) for score in scores) for name in partial},
         "thought/tokens": fmean(len(thought.token_ids) for thought in thoughts),
         "thought/truncated": fmean(thought.truncated for thought in thoughts),
+        "groups/zero_variance": num_without_variance(groups_P, reward),
+        **judging_statistics(tally, versions),
+    }
+
+
+def judging_statistics(tally: Tally, versions: Mapping[str, str]) -> dict[str, Any]:
+    """What was asked of judges, and the versions of their verifiers by part, by metric name; no versions if none is known."""
+    return {
         "groups/asked": tally.groups,
         "groups/dropped": tally.dropped,
-        "groups/zero_variance": num_without_variance(groups_P, reward),
         "scores/asked": tally.asked,
         "scores/retried": tally.retried,
         "scores/cached": tally.cached,
         "scores/failed": tally.failed,
+        **({"versions": dict(versions)} if versions else {}),
     }
 
 

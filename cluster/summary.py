@@ -3,7 +3,7 @@
 Which partial scores there are, the breakdowns say; which of them counts, and over what it is averaged, the reward's kind.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -17,6 +17,13 @@ from unigrpo.types import Prompt, Score
 
 UNTAGGED = "untagged"
 """Category of prompts whose metadata have no tag."""
+BREAKDOWN = "breakdown/"
+"""Put before a part of a breakdown whose name is taken."""
+ROW = frozenset(
+    {"kind", "step", "evaluated", "benchmark", "versions", "unscored", "prompts", "pictures", "pictures_per_prompt", "headline"}
+    | {"value", "interval", "seen", "category_mean", "categories", "by_category", "ground_truth_plan"}
+)
+"""What an evaluation row says beside the scores, and how it calls a score that has no name of its own."""
 
 
 class Judged(Protocol):
@@ -63,10 +70,19 @@ def category(prompt: Prompt) -> str:
     return str(prompt.metadata.get("tag", UNTAGGED))
 
 
+def told_as(name: str, taken: Set[str]) -> str:
+    """How a part of a breakdown is called where the names in `taken` mean something else; a verifier may use any name.
+
+    Different parts are called differently. Example: "mean" -> "breakdown/mean".
+    """
+    counts = name.startswith(("scores/", "groups/"))  # what was asked of judges
+    return BREAKDOWN + name if name in taken or counts or name.startswith(BREAKDOWN) else name
+
+
 def numbers(score: Score, value: str | None) -> dict[str, float]:
-    """The partial scores of one picture, and its value by that name."""
-    partial = {name: float(part) for name, part in score.breakdown.items() if not isinstance(part, str)}
-    return partial if value is None else {**partial, value: score.value}
+    """The partial scores of one picture by the names they have in a row, and its value by that name."""
+    parts = {told_as(name, ROW): float(part) for name, part in score.breakdown.items() if not isinstance(part, str)}
+    return parts if value is None else {**parts, value: score.value}
 
 
 def summarise(groups: Sequence[Judged], *, is_seen: Callable[[Prompt], bool], scoring: Scoring, seed: int) -> dict[str, Any]:

@@ -54,13 +54,17 @@ class System:
         scores, groups = evaluate(self.rollouts, benchmark(self.config, self.tokenizer))
         self.metrics.log("evaluation", step, scores)
         means = "  ".join(f"{name} {value:.3f}" for name, value in scores.items() if isinstance(value, float))
+        if "unscored" in scores:
+            means = f"no means, {scores['unscored']} prompts could not be judged"
         self.view.say(f"evaluation of step {step}: {means}")
-        self._show(f"evaluation-{step:06d}", spread(groups, self.config.logging.samples // len(groups[0].scores)))
+        if groups:
+            self._show(f"evaluation-{step:06d}", spread(groups, self.config.logging.samples // len(groups[0].scores)))
 
     def record(self, step: int, groups_P: Sequence[Group], stats: dict[str, Any], seconds: dict[str, float]) -> None:
         """Write down what the step that led to `step` did."""
         busy = {WALL_CLOCK + name: seconds for name, seconds in self.rollouts.seconds().items()}
-        row = {**rollout_statistics(groups_P, self.rollouts.tally, self.config.reward), **stats, **seconds, **busy}
+        versions = self.rollouts.judges["training"].versions
+        row = rollout_statistics(groups_P, self.rollouts.tally, self.config.reward, versions) | stats | seconds | busy
         self.metrics.log("train", step, row)
         self.view.step(step, row)
         if self.config.logging.samples_due(step):
@@ -81,9 +85,7 @@ def build(config: TrainConfig, tokenizer: Tokenizer, view: View) -> System:
     view.say("starting Ray")
     connect(config.cluster)
     view.say("starting learner, reasoners, denoisers and reward actors (half a minute)")
-    rewards = {"reward": config.reward}
-    if config.evaluation.reward is not None:
-        rewards["evaluation.reward"] = config.evaluation.reward
+    rewards = rewards_of(config)
     workers = actors.start([actors.learner_role(config), *rollout_roles(config, rewards)], config.cluster)
     actors.join_ranks(workers["learner"], config.cluster)
     judges = {role: judges_of(role, reward, workers, view) for role, reward in rewards.items()}
@@ -99,6 +101,14 @@ def build(config: TrainConfig, tokenizer: Tokenizer, view: View) -> System:
         view=view,
         tokenizer=tokenizer,
     )
+
+
+def rewards_of(config: TrainConfig) -> dict[str, Reward]:
+    """What judges a run, by config section: evaluations have judges of their own where there are any and the config says so."""
+    rewards = {"reward": config.reward}
+    if config.evaluation.every is not None and config.evaluation.reward is not None:
+        rewards["evaluation.reward"] = config.evaluation.reward
+    return rewards
 
 
 def rollout_roles(config: TrainConfig, rewards: Mapping[str, Reward]) -> list[actors.Role]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cluster.evaluation_files import SHEET_PICTURES, picture_rows, write_scores
+from cluster.evaluation_files import SHEET_PICTURES, picture_rows, write_config, write_scores
 from configs.load import QUICKSTART, load
 from configs.schema import TrainConfig
 from tests.cluster.fakes import fake_group
@@ -27,7 +27,8 @@ def written(folder: Path, num_prompts: int, thought: str | None) -> list[dict[st
         prompt = Prompt(index=index, text="x", metadata={"prompt": "x"})
         names = write_painted_prompt(folder, prompt, [torch.full((4, 4, 3), index, dtype=torch.uint8)])
         rows += picture_rows(fake_group(index, "counting", [1.0]), names, [thought])
-    write_scores(folder, SCORES, rows, pictures=folder, config=config)
+    write_config(folder, config)
+    write_scores(folder, SCORES, rows, pictures=folder)
     assert load(folder / "config.yaml") == config
     assert json.loads((folder / "scores.json").read_text()) == SCORES
     return [json.loads(line) for line in (folder / "scores.jsonl").read_text().splitlines()]

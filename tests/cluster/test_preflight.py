@@ -118,6 +118,23 @@ def test_an_evaluation_asks_for_what_it_needs_and_training_does_not_matter() -> 
     assert str(raised.value).startswith(judge)
 
 
+def test_files_that_only_training_needs_may_be_on_another_machine(tmp_path: Path) -> None:
+    gone = ["prompts={kind: file, path: /nowhere/prompts.jsonl}", "reward={kind: preference, path: /nowhere/clip}"]
+    judged = quickstart(*gone, "evaluation.reward={kind: geneval, detector: shapes}")
+    prepare_evaluation(judged)
+    prepare_judging(judged)
+    file = {"kind": "file", "path": "/nowhere/held_out.jsonl"}
+    other = quickstart(*gone, "evaluation.reward={kind: random}", f"evaluation.prompts={file}")
+    prepare_judging(other)
+    with pytest.raises(ConfigError, match=r"^evaluation\.prompts\.path is /nowhere/held_out\.jsonl, which does not exist"):
+        prepare_evaluation(other)
+    for check in (prepare_evaluation, prepare_judging):
+        with pytest.raises(ConfigError, match=r"^reward\.path is /nowhere/clip, which does not exist"):
+            check(quickstart(*gone))
+    with pytest.raises(ConfigError, match=r"prompts\.path is /nowhere/prompts\.jsonl, which does not exist"):
+        train(judged)
+
+
 def test_an_evaluation_finds_prompts_that_do_not_fit_and_cannot_be_judged(tmp_path: Path) -> None:
     file = tmp_path / "prompts.jsonl"
     file.write_text('{"tag": "colors", "include": [{"class": "circle", "count": 1}], "prompt": "' + "red " * 200 + '"}\n')

@@ -7,10 +7,26 @@ from pathlib import Path
 
 import pytest
 
+from cluster.faults import Unscored
+from cluster.quickstart import require_scored
+from cluster.run import scores_of
+
 CONTROL = [
     "reward={kind: random, placement: {num_cpus: 0.25}}",
     "evaluation.reward={kind: geneval, detector: shapes, placement: {num_cpus: 0.25}}",
 ]
+
+
+def test_an_evaluation_without_means_is_nothing_to_compare() -> None:
+    rows = [{"kind": "evaluation", "step": 0, "strict": 0.5}, {"kind": "evaluation", "step": 4, "unscored": 2}]
+    before, after = scores_of(rows, 0), scores_of(rows, 4)
+    require_scored(before, before, Path("run"))
+    with pytest.raises(
+        Unscored, match=r"pictures could not be judged after training .*`unigrpo evaluate run` judges the trained"
+    ):
+        require_scored(before, after, Path("run"))
+    with pytest.raises(Unscored, match="before and after"):
+        require_scored(after, after, Path("run"))
 
 
 @pytest.mark.slow

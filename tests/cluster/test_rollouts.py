@@ -1,4 +1,4 @@
-"""Which draws belong to which sample of a batch."""
+"""Which draws belong to which sample of a batch, and who is handed its paintings."""
 
 from cluster.rollouts import Piece, Rollouts, Sampling
 from unigrpo.seeds import derive_seed

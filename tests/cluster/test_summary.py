@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cluster.summary import UNTAGGED, Scoring, headline, scoring, summarise
+from cluster.summary import ROW, UNTAGGED, Scoring, headline, scoring, summarise
 from configs.remote import Remote
 from configs.reward import CombinedReward, Reward
 from configs.verifiers import ExamReward, GenevalReward, HttpReward, OcrReward, PythonReward, RandomReward
@@ -133,3 +133,20 @@ def test_partial_scores_are_the_numbers_that_every_picture_has(reward: Reward, n
     assert list(scores["interval"]) == names
     assert headline(scores) == pytest.approx(0.5)
     assert list(scores["by_category"]) == [UNTAGGED]
+
+
+def test_a_breakdown_of_any_names_leaves_the_rows_own_words_alone() -> None:
+    plain = [marked(index, {}, [Score(value=0.5, breakdown={})] * 2) for index in range(2)]
+    row = summary(plain, scoring(PythonReward()), is_seen=lambda prompt: False)
+    assert row.keys() <= ROW
+    assert row["category_mean"].keys() <= ROW
+    taken = Score(value=0.5, breakdown=dict.fromkeys([*sorted(ROW), "scores/asked", "breakdown/value"], 6.0))
+    same = summary(
+        [marked(index, {}, [taken] * 2) for index in range(2)], scoring(PythonReward()), is_seen=lambda prompt: False
+    )
+    assert {name: same[name] for name in row.keys() - {"interval", "category_mean", "by_category"}} == {
+        name: row[name] for name in row.keys() - {"interval", "category_mean", "by_category"}
+    }
+    assert same["interval"]["value"] == [0.5, 0.5]
+    assert {same[f"breakdown/{name}"] for name in taken.breakdown} == {6.0}
+    assert len(same["interval"]) == 1 + len(taken.breakdown)
