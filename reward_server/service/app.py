@@ -17,12 +17,13 @@ from reward_server.protocol import MAX_KEY, PROTOCOL, SCORE_PATH, ErrorAnswer, I
 from reward_server.service.access import Guarded
 from reward_server.service.admission import Admission
 from reward_server.service.answers import HANDLERS
-from reward_server.service.form import read_form
+from reward_server.service.form import Form, read_form
 from reward_server.service.http import Application, LastWord
 from reward_server.service.judges import Description, EncodedItem, Judge, Unavailable
 from reward_server.service.metrics import Measured, Metrics
 from reward_server.service.openapi import SCORE_OPERATION, described
 from reward_server.service.page import PAGE_HEADERS, page
+from reward_server.service.picture_header import count_pixels
 from reward_server.service.refusal import Refused
 from reward_server.service.scoring import Scoring
 from unigrpo.types import Prompt, Score
@@ -87,11 +88,20 @@ class Scorer:
                 form = await read_form(request.headers.get("content-type", ""), request.stream(), self._limits)
         except TimeoutError:
             raise Refused(408, f"the body took longer than {self._timeout:g} s") from None
-        asked = enumerate(zip(form.request.items, form.images, strict=True))
-        return [
-            EncodedItem(prompt=Prompt(index=place, text=item.prompt, metadata=item.metadata), image=image)
-            for place, (item, image) in asked
-        ]
+        return await asyncio.to_thread(encoded_items, form, self._limits.image_pixels)
+
+
+def encoded_items(form: Form, max_pixels: int) -> list[EncodedItem]:
+    """Its pictures with their prompts. Raises Refused 422 naming the first picture that is not worth decoding."""
+    items = []
+    for place, (item, image) in enumerate(zip(form.request.items, form.images, strict=True)):
+        try:
+            pixels = count_pixels(image, max_pixels=max_pixels)
+        except ValueError as error:
+            raise Refused(422, f"picture {place + 1} of {len(form.images)}: {error}") from None
+        prompt = Prompt(index=place, text=item.prompt, metadata=item.metadata)
+        items.append(EncodedItem(prompt=prompt, image=image, pixels=pixels))
+    return items
 
 
 def body_size(headers: Headers, most: int) -> int:

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from reward_server.service.judges import Description, EncodedItem, Judge, Verdict
 from unigrpo.types import ScoreFailure
 
+CALL_PIXELS = 4096 * 4096
+"""Pixels of all pictures of one call, since few bytes may hold many; a larger picture is judged alone."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Waiting:
@@ -24,8 +27,8 @@ class Batched:
     """A Judge that asks another one in batches."""
 
     def __init__(self, judge: Judge, *, batch_size: int, max_calls: int, patience: float, timeout: float) -> None:
-        """batch_size: items of a call. max_calls: calls at once. patience: seconds until what no call has taken up is an
-        outage. timeout: the same for a call.
+        """batch_size: items of a call, which are fewer where they have more than CALL_PIXELS pixels. max_calls: calls
+        at once. patience: seconds until what no call has taken up is an outage. timeout: the same for a call.
         """
         self._judge, self._batch_size, self._max_calls = judge, batch_size, max_calls
         self._patience, self._timeout = patience, timeout
@@ -77,10 +80,15 @@ class Batched:
 
     def _next_batch(self, most: int) -> list[_Waiting]:
         batch: list[_Waiting] = []
+        pixels = 0
         while self._waiting and len(batch) < most:
-            first = self._waiting.popleft()
+            first = self._waiting[0]
             if not first.verdict.cancelled():
+                pixels += first.item.pixels
+                if batch and pixels > CALL_PIXELS:
+                    break
                 batch.append(first)
+            self._waiting.popleft()
         return batch
 
     async def _answer(self, batch: Sequence[_Waiting]) -> None:

@@ -15,16 +15,11 @@ class EncodedItem:
     """Its index is the item's place in the request."""
     image: bytes
     """PNG or WebP."""
+    pixels: int
+    """Height times width, from the picture's header."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Unreadable:
-    """The picture of an item cannot be read: the caller's mistake, not the judge's."""
-
-    reason: str
-
-
-Verdict = Score | ScoreFailure | Unreadable
+Verdict = Score | ScoreFailure
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,7 +1,7 @@
 """Where pictures are decoded and judged: one process of one verifier.
 
 Both happen in threads, so that the event loop stays free to say how the replica is; while one batch is judged the next one is
-decoded. No more than these two are ever held decoded.
+decoded. No more than these two are ever held decoded; how many pixels a batch has is decided by who calls (batching.py).
 """
 
 import asyncio
@@ -15,11 +15,14 @@ from torch import Tensor
 from configs.reward_service import Limits
 from configs.verifiers import Judge as JudgeConfig
 from reward_server.server import RewardServer
-from reward_server.service.judges import Description, EncodedItem, Unreadable, Verdict
+from reward_server.service.judges import Description, EncodedItem, Verdict
 from unigrpo.pictures import decode_picture
+from unigrpo.types import ScoreFailure
 
 BATCHES = 2
 """Batches held decoded: one that is judged, one that is next."""
+BROKEN_CALLS = 3
+"""Calls in a row that the verifier answered by raising, after which it counts as broken for good."""
 
 
 class JudgeReplica:
@@ -28,12 +31,13 @@ class JudgeReplica:
     def __init__(self, config: JudgeConfig, limits: Limits) -> None:
         """Loads the verifier. It remembers nothing: the ledger in front of all replicas does."""
         self._server = RewardServer(config.model_copy(update={"cache_entries": 0}))
-        self._batch_size, self._hung_after = config.batch_size, config.judge_timeout
+        self._hung_after = config.judge_timeout
         self._decode = partial(decode_picture, max_pixels=limits.image_pixels)
         self._decoders = ThreadPoolExecutor(config.placement.num_threads, thread_name_prefix="decode")
         self._scorer = ThreadPoolExecutor(1, thread_name_prefix="judge")
         self._room = asyncio.Semaphore(BATCHES)
         self._judging_since: float | None = None
+        self._broken_calls = 0
 
     async def is_ready(self) -> bool:
         """It is built."""
@@ -49,35 +53,38 @@ class JudgeReplica:
         return await self.describe(), verdicts
 
     async def judge(self, items: Sequence[EncodedItem]) -> list[Verdict]:
-        """One verdict an item, in order."""
-        verdicts: list[Verdict] = []
-        for first in range(0, len(items), self._batch_size):
-            async with self._room:
-                verdicts += await self._judged(items[first : first + self._batch_size])
-        return verdicts
+        """One verdict an item, in order, judged together; a picture that cannot be decoded is the failure of its own item."""
+        async with self._room:
+            return await self._judged(items)
 
     def check_health(self) -> None:
-        """Raises RuntimeError when the verifier has been at one batch for longer than its judge_timeout: it hangs."""
+        """Raises RuntimeError when the verifier has been at one batch for longer than its judge_timeout, as it hangs, or has
+        raised in BROKEN_CALLS calls in a row. Ray Serve starts the replica again.
+        """
         since = self._judging_since
         if since is not None and time.monotonic() - since > self._hung_after:
             raise RuntimeError(f"the verifier has not answered for {self._hung_after:g} s")
+        if self._broken_calls >= BROKEN_CALLS:
+            raise RuntimeError(f"the verifier raised in {self._broken_calls} calls in a row; the log says what")
 
     async def _judged(self, items: Sequence[EncodedItem]) -> list[Verdict]:
         loop = asyncio.get_running_loop()
         pictures = await asyncio.gather(*(loop.run_in_executor(self._decoders, self._read, item.image) for item in items))
         seen = [(item, picture) for item, picture in zip(items, pictures, strict=True) if isinstance(picture, Tensor)]
-        scores = iter(await loop.run_in_executor(self._scorer, self._score, seen))
-        return [picture if isinstance(picture, Unreadable) else next(scores) for picture in pictures]
+        scores = iter(await loop.run_in_executor(self._scorer, self._score, seen) if seen else ())
+        return [next(scores) if isinstance(picture, Tensor) else picture for picture in pictures]
 
-    def _read(self, image: bytes) -> Tensor | Unreadable:
+    def _read(self, image: bytes) -> Tensor | ScoreFailure:
         try:
             return self._decode(image)
         except ValueError as error:
-            return Unreadable(reason=str(error))
+            return ScoreFailure(reason=f"the picture cannot be decoded: {error}")
 
     def _score(self, seen: Sequence[tuple[EncodedItem, Tensor]]) -> Sequence[Verdict]:
         self._judging_since = time.monotonic()
         try:
-            return self._server.score([item.prompt for item, _ in seen], [picture for _, picture in seen])
+            verdicts = self._server.score([item.prompt for item, _ in seen], [picture for _, picture in seen])
         finally:
             self._judging_since = None
+        self._broken_calls = self._broken_calls + 1 if self._server.broken else 0
+        return verdicts

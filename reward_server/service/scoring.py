@@ -12,7 +12,7 @@ from configs.reward import CombinedReward, Reward, parts_of
 from reward_server.combine import combine_verdicts
 from reward_server.content import content_hash
 from reward_server.protocol import Answer, ScoreResult
-from reward_server.service.judges import Description, EncodedItem, Judge, Unavailable, Unreadable, Verdict
+from reward_server.service.judges import Description, EncodedItem, Judge, Unavailable, Verdict
 from reward_server.service.ledger import IdempotencyKeys, Ledger
 from reward_server.service.refusal import Refused
 from unigrpo.types import Score, ScoreFailure
@@ -49,8 +49,7 @@ class Scoring:
     async def score(self, items: Sequence[EncodedItem], idempotency_key: str | None, deadline: float) -> Answer:
         """One verdict an item, in order; what has none by `deadline` (of the event loop's clock) is an outage.
 
-        Raises Refused: 422 for a picture that cannot be read or an idempotency key of other content, 503 when a verifier can
-        take no work.
+        Raises Refused: 422 for an idempotency key of other content, 503 when a verifier can take no work.
         """
         hashes = await asyncio.to_thread(lambda: [content_hash(item.prompt, item.image) for item in items])
         if idempotency_key is not None:
@@ -62,9 +61,8 @@ class Scoring:
         except Unavailable:
             raise Refused(503, "no judge can take the request now; come back later") from None
         described = whole(self._reward, parts)
-        readable = {name: _readable(each) for name, each in verdicts.items()}
         combined = [
-            combine_verdicts(self._reward, {name: each[place] for name, each in readable.items()})
+            combine_verdicts(self._reward, {name: each[place] for name, each in verdicts.items()})
             for place in range(len(items))
         ]
         return Answer(version=described.version, bounds=described.bounds, verdicts=combined)
@@ -111,7 +109,7 @@ async def _all_ended(asked: Sequence[Awaitable[list[Verdict]]]) -> list[list[Ver
 
 def _checked(name: str, answer: object, bounds: tuple[float, float]) -> Verdict:
     """The answer itself, or a failure that quotes a score which is none: a judge may run anywhere."""
-    if isinstance(answer, ScoreFailure | Unreadable):
+    if isinstance(answer, ScoreFailure):
         return answer
     if isinstance(answer, Score) and _is_sendable(answer) and bounds[0] <= answer.value <= bounds[1]:
         return answer
@@ -127,11 +125,3 @@ def _is_sendable(score: Score) -> bool:
     except ValidationError:
         return False
     return True
-
-
-def _readable(verdicts: Sequence[Verdict]) -> list[Score | ScoreFailure]:
-    """The verdicts. Raises Refused 422 naming the first picture that cannot be read."""
-    for place, verdict in enumerate(verdicts):
-        if isinstance(verdict, Unreadable):
-            raise Refused(422, f"picture {place + 1} of {len(verdicts)}: {verdict.reason}")
-    return [verdict for verdict in verdicts if not isinstance(verdict, Unreadable)]

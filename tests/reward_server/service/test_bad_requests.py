@@ -17,7 +17,7 @@ from configs.verifiers import GenevalReward
 from reward_server.protocol import SCORE_PATH
 from reward_server.service import http as service_http
 from reward_server.service.replica import JudgeReplica
-from tests.reward_server.service.bad_requests import LIMITS, Bad, asked, bad_requests, form, http as request, image
+from tests.reward_server.service.bad_requests import LIMITS, Bad, asked, bad_requests, form, http as request, image, undecodable
 from tests.reward_server.service.fakes import PROMPTS, TOKEN, Live, drawn, live
 
 BAD = list(bad_requests())
@@ -52,6 +52,19 @@ def test_a_bad_request_has_its_status(service: Live, bad: Bad) -> None:
         assert TOKEN not in message
 
 
+@pytest.mark.parametrize("name", undecodable())
+def test_a_picture_that_cannot_be_decoded_fails_alone(service: Live, name: str) -> None:
+    content, kind = undecodable()[name]
+    right = {"prompt": PROMPTS[0].text, "metadata": dict(PROMPTS[0].metadata)}
+    parts = asked({"protocol": "unigrpo-reward/1", "items": [right] * 2}), image(content, kind=kind), image(drawn(PROMPTS[0]))
+    status, body = exchanged(service, request(form(*parts)))
+    assert status == 200, body
+    failed, scored = json.loads(body)["results"]
+    assert "the picture cannot be decoded" in failed["failure"]
+    assert failed["outage"] is False
+    assert scored["value"] == 1.0
+
+
 def test_refusals_say_what_is_wrong(service: Live) -> None:
     said = {bad.name: json.loads(exchanged(service, bad.sent)[1])["error"] for bad in BAD if bad.name in SAID}
     assert all(part in said[name] for name, part in SAID.items()), said
@@ -65,7 +78,7 @@ SAID = {
     "body: more items than allowed": "5 items; 4 are allowed",
     "body: fewer pictures than items": "1 parts `image` for 2 items",
     "picture: PNG, 513 x 512": "513 x 512 pixels; 262144 are allowed",
-    "picture: second of two truncated": "picture 2 of 2",
+    "picture: second of two cut in the header": "picture 2 of 2",
     "length: none": "Content-Length",
 }
 

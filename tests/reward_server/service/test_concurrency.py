@@ -7,20 +7,21 @@ from collections.abc import Sequence
 from hashlib import blake2b
 
 import aiohttp
+import torch
 
 from configs.verifiers import RandomReward
 from reward_server.protocol import SCORE_PATH, encode_request, read_answer
 from reward_server.service.batching import Batched
 from reward_server.service.judges import EncodedItem
 from tests.reward_server.service.fakes import TOKEN, FakeJudge, live
+from unigrpo.pictures import encode_png
 from unigrpo.types import Prompt, Score
 
 REQUESTS, DISTINCT = 1000, 900
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 def picture(number: int) -> bytes:
-    return SIGNATURE + number.to_bytes(4) * 256
+    return encode_png(torch.tensor([number % 256, number // 256, 0], dtype=torch.uint8).expand(24, 24, 3))
 
 
 def value(image: bytes) -> float:

@@ -14,7 +14,7 @@ from configs.verifiers import GenevalReward, RandomReward
 from reward_server.server import RewardServer
 from reward_server.service.admission import Admission
 from reward_server.service.batching import Batched
-from reward_server.service.judges import Description, EncodedItem, Unavailable, Unreadable, Verdict
+from reward_server.service.judges import Description, EncodedItem, Unavailable, Verdict
 from reward_server.service.ledger import BROKEN, LATE, IdempotencyKeys, Ledger
 from reward_server.service.refusal import Refused
 from reward_server.service.replica import JudgeReplica
@@ -27,7 +27,7 @@ NEVER = math.inf
 
 
 def item(text: str, image: bytes = BLACK, **metadata: Any) -> EncodedItem:
-    return EncodedItem(prompt=Prompt(index=0, text=text, metadata=metadata), image=image)
+    return EncodedItem(prompt=Prompt(index=0, text=text, metadata=metadata), image=image, pixels=24 * 24)
 
 
 def told(verdicts: dict[str, Verdict], asked: list[str]) -> Callable[[Sequence[EncodedItem]], Awaitable[list[Verdict]]]:
@@ -64,15 +64,14 @@ def test_equal_items_are_judged_once_at_once_and_later() -> None:
 
 def test_failures_are_judged_again_and_the_oldest_scores_are_forgotten() -> None:
     ledger, asked = Ledger(1), list[str]()
-    failure, unreadable = ScoreFailure(reason="no"), Unreadable(reason="no picture")
-    ask = told({"a": GOOD, "b": GOOD, "f": failure, "u": unreadable}, asked)
+    ask = told({"a": GOOD, "b": GOOD, "f": ScoreFailure(reason="no")}, asked)
 
     async def run() -> None:
-        for key in "ffuuabba":
+        for key in "ffabba":
             await ledger.verdicts([key], [item(key)], ask, NEVER)
 
     asyncio.run(run())
-    assert "".join(asked) == "ffuuaba"
+    assert "".join(asked) == "ffaba"
     assert ledger.counts.failed == 2
 
 
@@ -177,6 +176,22 @@ def test_calls_that_are_free_share_what_waits(waiting: int, sizes: list[int]) ->
     assert taken == sizes
 
 
+@pytest.mark.parametrize(
+    ("sides", "sizes"), [([4096] * 3, [1] * 3), ([2048] * 6, [4, 2]), ([5000, 24, 24], [1, 2]), ([24, 5000, 24], [1, 1, 1])]
+)
+def test_a_call_holds_so_many_pixels(sides: list[int], sizes: list[int]) -> None:
+    taken: list[int] = []
+
+    def answer(items: Sequence[EncodedItem]) -> list[Verdict]:
+        taken.append(len(items))
+        return [GOOD] * len(items)
+
+    batched = Batched(FakeJudge(answer), batch_size=32, max_calls=1, patience=5, timeout=5)
+    items = [EncodedItem(prompt=PROMPTS[0], image=b"", pixels=side * side) for side in sides]
+    assert asyncio.run(batched.judge(items)) == [GOOD] * len(sides)
+    assert taken == sizes
+
+
 def test_what_no_call_takes_up_in_time_is_an_outage_and_is_not_kept() -> None:
     judge = FakeJudge(seconds=0.2)
     batched = Batched(judge, batch_size=1, max_calls=1, patience=0.05, timeout=5)
@@ -261,13 +276,15 @@ def test_requests_and_bytes_have_room_or_wait_or_are_sent_away() -> None:
     asyncio.run(run())
 
 
-def test_a_replica_decodes_judges_and_keeps_unreadable_pictures_apart() -> None:
-    replica = JudgeReplica(GenevalReward(detector="shapes", batch_size=2), Limits())
-    items = [EncodedItem(prompt=prompt, image=drawn(prompt)) for prompt in PROMPTS[:5]]
-    items[1] = EncodedItem(prompt=PROMPTS[1], image=b"no picture")
+def test_a_replica_decodes_judges_and_keeps_undecodable_pictures_apart() -> None:
+    replica = JudgeReplica(GenevalReward(detector="shapes"), Limits())
+    items = [EncodedItem(prompt=prompt, image=drawn(prompt), pixels=24 * 24) for prompt in PROMPTS[:5]]
+    items[1] = EncodedItem(prompt=PROMPTS[1], image=drawn(PROMPTS[1])[:-30], pixels=24 * 24)
     verdicts = asyncio.run(replica.judge(items))
-    assert isinstance(verdicts[1], Unreadable)
-    assert "no picture that can be read" in verdicts[1].reason
+    assert isinstance(verdicts[1], ScoreFailure)
+    assert not verdicts[1].outage
+    assert "the picture cannot be decoded" in verdicts[1].reason
+    assert asyncio.run(replica.judge([items[1]])) == [verdicts[1]]
     assert [verdict.value for verdict in verdicts if isinstance(verdict, Score)] == [1.0] * 4
 
 
@@ -296,6 +313,25 @@ def test_a_verifier_that_hangs_is_not_healthy(monkeypatch: pytest.MonkeyPatch) -
         replica.check_health()
 
     asyncio.run(run())
+
+
+def test_a_verifier_that_raises_again_and_again_is_not_healthy(monkeypatch: pytest.MonkeyPatch) -> None:
+    replica = JudgeReplica(RandomReward(), Limits())
+    sane, undecodable = replica._server._verifier.score, item("", BLACK[:-30])
+
+    def broken(prompts: object, images: object) -> Any:
+        raise MemoryError
+
+    def ask(score: Any, asked: EncodedItem) -> None:
+        monkeypatch.setattr(replica._server._verifier, "score", score)
+        asyncio.run(replica.judge([asked]))
+        replica.check_health()
+
+    for score in (broken, broken, sane, broken, broken):
+        ask(score, item(""))
+    ask(sane, undecodable)  # nothing for the verifier
+    with pytest.raises(RuntimeError, match="raised in 3 calls in a row"):
+        ask(broken, item(""))
 
 
 @pytest.mark.parametrize(
