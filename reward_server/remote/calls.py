@@ -15,11 +15,11 @@ from typing import Any, TypeVar
 
 from configs.remote import Remote
 from reward_server.remote.addresses import base_url
+from reward_server.remote.bearer import Bearer
 from reward_server.remote.breaker import Breaker
 from reward_server.remote.dispatch import Call, Dispatcher, end
 from reward_server.remote.endpoints import Endpoint, Pool
 from reward_server.remote.transport import Transport, trust
-from reward_server.tokens import read_token
 from unigrpo.types import ScoreFailure
 
 __all__ = ["Call", "Caller"]
@@ -45,14 +45,14 @@ class Caller:
             Endpoint(base_url(endpoint, remote), Breaker(failures=remote.breaker_failures, cooldown=remote.breaker_cooldown))
             for endpoint in remote.endpoints
         ]
-        token, trusted = read_token(remote), trust(remote)
+        bearer, trusted = Bearer(remote), trust(remote)
         self._loop = asyncio.SelectorEventLoop()  # its clock is time.monotonic, whatever loops others have installed
         thread = threading.Thread(target=_serve, args=(self._loop,), name="remote-calls", daemon=True)
         thread.start()
-        self._transport = self._run(_opened(remote, trusted, token)).result(_GRACE)
+        self._transport = self._run(_opened(remote, trusted, bearer)).result(_GRACE)
         self._finish = weakref.finalize(self, _finish, self._loop, thread, self._transport)
         pool = Pool(endpoints, concurrency=remote.concurrency)
-        self._dispatcher = Dispatcher(remote, pool, self._transport, secret=token)
+        self._dispatcher = Dispatcher(remote, pool, self._transport, bearer)
 
     @property
     def num_retries(self) -> int:
@@ -123,9 +123,9 @@ class Caller:
         await asyncio.gather(*batches, return_exceptions=True)
 
 
-async def _opened(remote: Remote, trusted: ssl.SSLContext, token: str | None) -> Transport:
+async def _opened(remote: Remote, trusted: ssl.SSLContext, bearer: Bearer) -> Transport:
     """A transport of the running loop."""
-    return Transport(remote, trusted=trusted, token=token)
+    return Transport(remote, trusted=trusted, bearer=bearer)
 
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:

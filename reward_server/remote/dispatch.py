@@ -15,6 +15,7 @@ from typing import Any, Generic, Literal, TypeVar
 from yarl import URL
 
 from configs.remote import Remote
+from reward_server.remote.bearer import Bearer
 from reward_server.remote.endpoints import Endpoint, NoneLeft, Pool, Slot
 from reward_server.remote.quoting import quoted
 from reward_server.remote.retry import backoff
@@ -75,12 +76,12 @@ class _Question(Generic[T]):
 class Dispatcher:
     """Answers calls, in one event loop."""
 
-    def __init__(self, remote: Remote, pool: Pool, transport: Transport, *, secret: str | None) -> None:
-        """`secret` is kept out of every reason."""
+    def __init__(self, remote: Remote, pool: Pool, transport: Transport, bearer: Bearer) -> None:
+        """The bearer's tokens are kept out of every reason."""
         self._remote = remote
         self._pool = pool
         self._transport = transport
-        self._secret = secret
+        self._bearer = bearer
         self.num_sent: Counter[Kind] = Counter()
         """Attempts by kind."""
 
@@ -185,7 +186,7 @@ class Dispatcher:
             return _bad(slot.endpoint, f"wrong answer: {self._quoted(str(error))}; it said: {said}", outage=False)
 
     def _quoted(self, text: str) -> str:
-        return quoted(text, limit=_QUOTED, secret=self._secret)
+        return quoted(text, limit=_QUOTED, secrets=self._bearer.tokens)
 
 
 async def end(tasks: Collection[asyncio.Task[Any]]) -> None:

@@ -4,8 +4,10 @@ A connection serves one attempt. Kept open, it could hand the tail of one answer
 judge another picture. Answers are asked for as they are and refused when compressed, so none grows beyond what is read.
 """
 
+import asyncio
 import ssl
 from datetime import UTC, datetime
+from http import HTTPStatus
 from io import BytesIO
 
 import aiohttp
@@ -13,6 +15,7 @@ from yarl import URL
 
 from configs.remote import Remote
 from reward_server.remote.addresses import GuardedResolver
+from reward_server.remote.bearer import Bearer
 from reward_server.remote.retry import retry_after
 
 _ENDPOINTS_FAULT = frozenset({401, 402, 403, 404, 405, 407, 408, 410, 421, 425, 426, 429, 451})
@@ -48,14 +51,15 @@ def trust(remote: Remote) -> ssl.SSLContext:
 class Transport:
     """A client session, made in the running event loop; close it there."""
 
-    def __init__(self, remote: Remote, *, trusted: ssl.SSLContext, token: str | None) -> None:
+    def __init__(self, remote: Remote, *, trusted: ssl.SSLContext, bearer: Bearer) -> None:
+        self._bearer = bearer
         self._max_answer_bytes = remote.max_answer_bytes
         connector = aiohttp.TCPConnector(
             resolver=GuardedResolver(remote.allows_private), use_dns_cache=False, force_close=True, limit=0, ssl=trusted
         )
         self._session = aiohttp.ClientSession(
             connector=connector,
-            headers={"Accept-Encoding": "identity", **({"Authorization": f"Bearer {token}"} if token else {})},
+            headers={"Accept-Encoding": "identity"},
             timeout=aiohttp.ClientTimeout(total=None),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
@@ -68,7 +72,8 @@ class Transport:
         No exception of the client library gets out: some show in their representation the headers that were sent.
         """
         try:
-            async with self._session.post(url, data=BytesIO(body), headers=headers, allow_redirects=False) as response:
+            sent = {**headers, **self._bearer.headers}
+            async with self._session.post(url, data=BytesIO(body), headers=sent, allow_redirects=False) as response:
                 if response.status != 200:
                     raise await self._refusal(response)
                 self._require_plain(response)
@@ -107,6 +112,8 @@ class Transport:
         own, it would take most calls from those that work.
         """
         status = response.status
+        if status == HTTPStatus.UNAUTHORIZED:
+            await asyncio.to_thread(self._bearer.read_again)
         if 300 <= status < 400:
             return AttemptError(f"HTTP {status}, a redirect, which is not followed; give the endpoint's own URL", outage=True)
         said = f"HTTP {status}: {await _start(response)}"

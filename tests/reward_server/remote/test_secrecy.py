@@ -3,6 +3,7 @@
 import logging
 import pickle
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -84,3 +85,37 @@ def test_a_missing_token_is_found_when_the_caller_is_made(monkeypatch: pytest.Mo
     monkeypatch.delenv("JUDGE_TOKEN")
     with pytest.raises(ValueError, match="JUDGE_TOKEN is not set"):
         Caller(remote("https://judge.example.org", token_env="JUDGE_TOKEN"))
+
+
+def keeper(current: Callable[[], str]) -> Callable[[Seen], Any]:
+    """An endpoint that answers who sends the current token, and tells others what they sent."""
+
+    async def answer(seen: Seen) -> web.Response:
+        said = seen.headers["Authorization"]
+        return text("7") if said == f"Bearer {current()}" else text(said, 401)
+
+    return answer
+
+
+def test_a_file_is_read_again_when_its_token_is_refused(net: FakeNet, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    path.write_text(TOKEN)
+    current = TOKEN
+    with fake_judge(net, keeper(lambda: current)) as judge, caller(judge.url, token_file=path, max_attempts=2) as asks:
+        assert asks.ask([call()]) == [7]
+        current = "n3w-T0ken-0123456789"
+        [refused] = asks.ask([call()])
+        path.write_text("")
+        [still_refused] = asks.ask([call()])
+        path.write_text(current)
+        assert asks.ask([call(), call()]) == [7, 7]
+        assert asks.ask([call()]) == [7]
+    said = caplog.text
+    for failure in (refused, still_refused):
+        assert isinstance(failure, ScoreFailure)
+        assert failure.outage
+        said += failure.reason
+    assert [seen.headers["Authorization"] == f"Bearer {TOKEN}" for seen in judge.seen][-3:] == [False] * 3
+    assert "is empty" in said
+    assert f"{path} holds another one" in said
+    assert not any(piece in said for piece in ("s3cr3t", "n3w-T0ken"))
