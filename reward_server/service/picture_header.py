@@ -4,7 +4,7 @@ from io import BytesIO
 
 from PIL import Image
 
-from unigrpo.pictures import BROKEN, FORMATS, _fault
+from unigrpo.pictures import FORMATS, _fault
 
 
 def count_pixels(content: bytes, *, max_pixels: int) -> int:
@@ -16,7 +16,9 @@ def count_pixels(content: bytes, *, max_pixels: int) -> int:
     try:
         with Image.open(BytesIO(content), formats=FORMATS) as picture:
             fault, pixels = _fault(picture, max_pixels), picture.width * picture.height
-    except BROKEN:
+    except MemoryError:
+        raise
+    except Exception:  # Pillow's readers of damaged files raise TypeError, IndexError, struct.error and more
         raise ValueError(f"the header of its {len(content)} bytes cannot be read; send {' or '.join(FORMATS)}") from None
     if fault is not None:
         raise ValueError(fault)

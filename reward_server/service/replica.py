@@ -16,13 +16,14 @@ from configs.reward_service import Limits
 from configs.verifiers import Judge as JudgeConfig
 from reward_server.server import RewardServer
 from reward_server.service.judges import Description, EncodedItem, Verdict
+from reward_server.verifiers import VERIFIERS
 from unigrpo.pictures import decode_picture
 from unigrpo.types import ScoreFailure
 
 BATCHES = 2
 """Batches held decoded: one that is judged, one that is next."""
 BROKEN_CALLS = 3
-"""Calls in a row that the verifier answered by raising, after which it counts as broken for good."""
+"""Calls in a row in which the verifier raised for all items, after which it counts as broken for good."""
 
 
 class JudgeReplica:
@@ -30,12 +31,13 @@ class JudgeReplica:
 
     def __init__(self, config: JudgeConfig, limits: Limits) -> None:
         """Loads the verifier. It remembers nothing: the ledger in front of all replicas does."""
+        self._config = config
         self._server = RewardServer(config.model_copy(update={"cache_entries": 0}))
         self._hung_after = config.judge_timeout
         self._decode = partial(decode_picture, max_pixels=limits.image_pixels)
         self._decoders = ThreadPoolExecutor(config.placement.num_threads, thread_name_prefix="decode")
         self._scorer = ThreadPoolExecutor(1, thread_name_prefix="judge")
-        self._room = asyncio.Semaphore(BATCHES)
+        self._room, self._decoding = asyncio.Semaphore(BATCHES), asyncio.Lock()
         self._judging_since: float | None = None
         self._broken_calls = 0
 
@@ -69,7 +71,8 @@ class JudgeReplica:
 
     async def _judged(self, items: Sequence[EncodedItem]) -> list[Verdict]:
         loop = asyncio.get_running_loop()
-        pictures = await asyncio.gather(*(loop.run_in_executor(self._decoders, self._read, item.image) for item in items))
+        async with self._decoding:  # Pillow's own copies of a picture are several times as large as it
+            pictures = await asyncio.gather(*(loop.run_in_executor(self._decoders, self._read, item.image) for item in items))
         seen = [(item, picture) for item, picture in zip(items, pictures, strict=True) if isinstance(picture, Tensor)]
         scores = iter(await loop.run_in_executor(self._scorer, self._score, seen) if seen else ())
         return [next(scores) if isinstance(picture, Tensor) else picture for picture in pictures]
@@ -86,5 +89,16 @@ class JudgeReplica:
             verdicts = self._server.score([item.prompt for item, _ in seen], [picture for _, picture in seen])
         finally:
             self._judging_since = None
-        self._broken_calls = self._broken_calls + 1 if self._server.broken else 0
+        if not self._server.broken:
+            self._broken_calls = 0
+        elif any(self._is_sound(item) for item, _ in seen):
+            self._broken_calls += 1
         return verdicts
+
+    def _is_sound(self, item: EncodedItem) -> bool:
+        """Whether the verifier should be able to judge it; what raises for other items says nothing of the verifier."""
+        try:
+            VERIFIERS[self._config.kind].validate_metadata(self._config, item.prompt.metadata)
+        except ValueError:
+            return False
+        return True

@@ -1,5 +1,6 @@
 """Every bad request has its status, and the service lives on in the memory it had."""
 
+import asyncio
 import contextlib
 import http.client
 import json
@@ -12,13 +13,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
-from configs.verifiers import GenevalReward
+from configs.reward_service import Limits
+from configs.verifiers import GenevalReward, RandomReward
 from reward_server.protocol import SCORE_PATH
-from reward_server.service import http as service_http
+from reward_server.service import batching, http as service_http
+from reward_server.service.batching import Batched
+from reward_server.service.judges import EncodedItem, Verdict
 from reward_server.service.replica import JudgeReplica
 from tests.reward_server.service.bad_requests import LIMITS, Bad, asked, bad_requests, form, http as request, image, undecodable
 from tests.reward_server.service.fakes import PROMPTS, TOKEN, Live, drawn, live
+from unigrpo.pictures import encode_png
+from unigrpo.types import Prompt, Score
 
 BAD = list(bad_requests())
 GROWTH = 64 << 20
@@ -90,6 +97,24 @@ def test_after_all_of_them_it_answers_and_has_not_grown(service: Live) -> None:
         for bad in BAD:
             exchanged(service, bad.sent)
         assert scored(service) == 1.0
+    assert peak() < GROWTH
+
+
+def test_few_bytes_of_many_pixels_are_decoded_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    side, reward = 1024, RandomReward()
+    monkeypatch.setattr(batching, "CALL_PIXELS", side * side)
+    content = encode_png(torch.full((side, side, 3), 7, dtype=torch.uint8))
+    prompt = Prompt(index=0, text="x", metadata={})
+    items = [EncodedItem(prompt=prompt, image=content, pixels=side * side)] * 48  # 144 MiB decoded
+
+    async def judged() -> list[Verdict]:
+        batched = Batched(JudgeReplica(reward, Limits()), batch_size=32, max_calls=2, patience=60, timeout=60)
+        return await batched.judge(items)
+
+    with growth() as peak:
+        verdicts = asyncio.run(judged())
+    assert len(verdicts) == 48
+    assert all(isinstance(verdict, Score) for verdict in verdicts)
     assert peak() < GROWTH
 
 

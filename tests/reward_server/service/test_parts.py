@@ -334,6 +334,16 @@ def test_a_verifier_that_raises_again_and_again_is_not_healthy(monkeypatch: pyte
         ask(broken, item(""))
 
 
+def test_what_callers_send_wrongly_leaves_a_replica_healthy() -> None:
+    replica = JudgeReplica(GenevalReward(detector="shapes"), Limits())
+    for _ in range(4):
+        for verdict in asyncio.run(replica.judge([item("a"), item("b")])):
+            assert isinstance(verdict, ScoreFailure)
+            assert "metadata lacks" in verdict.reason
+        assert replica._server.broken
+        replica.check_health()
+
+
 @pytest.mark.parametrize(
     ("weights", "bounds", "expected"),
     [
