@@ -177,6 +177,12 @@ class VlmJudgeReward(ChatJudge):
     scale: int = Field(default=5, ge=2, le=100)
     """Best grade of answer `scale`."""
 
+    @model_validator(mode="after")
+    def _scale_counts(self) -> Self:
+        if self.answer != "scale" and self.scale != type(self).model_fields["scale"].default:
+            raise ValueError(f"scale is {self.scale}, which has no effect with answer {self.answer}; leave it out")
+        return self
+
 
 class ExamReward(ChatJudge):
     """Share of a prompt's exam points that a judge answers with yes (the paper's TA protocol)."""

@@ -12,6 +12,10 @@ from typing import Any, Self
 RELATIONS = ("left of", "right of", "above", "below")
 TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr", "mixed", "compositional")
 """GenEval's six, and two that combine their clauses."""
+MAX_GROUPS = 64
+"""Groups of one prompt."""
+MAX_WORD = 100
+"""Characters of a class or colour."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,11 +124,14 @@ def validate_metadata(
 
 def require_distinct_groups(groups: Sequence[Group]) -> None:
     """Raise ValueError unless groups of one class each have a colour of their own: else no object tells whose it is."""
-    for label, number in Counter(group.label for group in groups).items():
-        colors = [group.color for group in groups if group.label == label]
-        if number > 1 and (None in colors or len(set(colors)) < number):
+    by_label: dict[str, list[str | None]] = {}
+    for group in groups:
+        by_label.setdefault(group.label, []).append(group.color)
+    for label, colors in by_label.items():
+        if len(colors) > 1 and (None in colors or len(set(colors)) < len(colors)):
             raise ValueError(
-                f"{number} include groups ask for {label!r} with colours {colors}; give each a colour of its own or join them"
+                f"{len(colors)} include groups ask for {label!r} with colours {colors}; give each a colour of its own, or join "
+                "them"
             )
 
 
@@ -132,6 +139,8 @@ def _parse_groups(metadata: Mapping[str, Any], key: str, allowed: Collection[str
     entries = metadata.get(key, [])
     if not isinstance(entries, Sequence) or isinstance(entries, str):
         raise ValueError(f"{key} is {entries!r}; give a list of groups")
+    if len(entries) > MAX_GROUPS:
+        raise ValueError(f"{key} has {len(entries)} groups; give at most {MAX_GROUPS}")
     return tuple(Group.parse(entry, f"{key}[{index}]", allowed) for index, entry in enumerate(entries))
 
 
@@ -143,5 +152,5 @@ def _parse_position(value: Any, where: str) -> Position:
 
 
 def _require_text(value: Any, where: str) -> None:
-    if not isinstance(value, str) or not value:
-        raise ValueError(f"{where} is {value!r}; give a word")
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_WORD:
+        raise ValueError(f"{where} is {repr(value)[: 2 * MAX_WORD]}; give a word of at most {MAX_WORD} characters")

@@ -8,7 +8,6 @@ length, something that is no picture) is raised; what goes wrong while judging i
 
 import json
 import logging
-import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 
 from configs.verifiers import Judge
+from reward_server.answers import checked
 from reward_server.verifiers import VERIFIERS
 from unigrpo.types import Prompt, Score, ScoreFailure
 
@@ -127,7 +127,9 @@ class RewardServer:
         """The verifier's answers as they come; one failure an item when it breaks or answers another number of them."""
         try:
             answers = self._verifier.score(prompts, images)
-        except Exception as error:
+        except BaseException as error:  # a verifier's sys.exit, too, ends its call and not the server
+            if isinstance(error, KeyboardInterrupt):
+                raise
             log.exception("verifier %s failed on %d pictures", self._kind, len(images))
             self.broken = True
             return [ScoreFailure(reason=f"{self._kind}: {type(error).__name__}: {error}")] * len(images)
@@ -139,28 +141,12 @@ class RewardServer:
         return answers
 
     def _checked(self, answer: object) -> Score | ScoreFailure:
-        """The answer itself when it can be trusted, else a failure that quotes it, in the log too."""
-        if isinstance(answer, ScoreFailure):
-            return answer
-        if (fault := self._fault(answer)) is None:
-            assert isinstance(answer, Score)
-            return answer
-        log.error("%s answered %s", self._kind, fault)
-        return ScoreFailure(reason=f"{self._kind} answered {fault}")
-
-    def _fault(self, answer: object) -> str | None:
-        """What keeps an answer from being a score."""
-        if not isinstance(answer, Score):
-            return f"no score: {answer!r}"
-        if missing := self._verifier.breakdown_keys - answer.breakdown.keys():
-            return f"without {sorted(missing)}: {answer!r}"
-        numbers = [answer.value, *(part for part in answer.breakdown.values() if not isinstance(part, str))]
-        if not all(_is_number(number) for number in numbers):
-            return f"something that is not a finite number: {answer!r}"
-        least, most = self._verifier.bounds
-        if not least <= answer.value <= most:
-            return f"{answer.value}, which is not between {least} and {most}: {answer!r}"
-        return None
+        """The answer when it can be trusted, else a failure that quotes it, in the log too."""
+        verdict = checked(answer, keys=self._verifier.breakdown_keys, bounds=self._verifier.bounds)
+        if isinstance(verdict, Score) or isinstance(answer, ScoreFailure):
+            return verdict
+        log.error("%s %s", self._kind, verdict.reason)
+        return ScoreFailure(reason=f"{self._kind} {verdict.reason}")
 
 
 class Memory:
@@ -189,7 +175,3 @@ def content_key(version: str, prompt: Prompt, image_HW3: Tensor) -> str:
     given = [version, prompt.text, dict(prompt.metadata), list(image_HW3.shape)]
     content = json.dumps(given, sort_keys=True).encode() + image_HW3.contiguous().numpy().tobytes()
     return blake2b(content, digest_size=16).hexdigest()
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -17,8 +17,6 @@ FORMATS = ("PNG", "WEBP")
 MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA"})
 """Pillow's modes of 8 bits or less a channel that become RGB without loss of meaning."""
 MAX_PIXELS = 4096 * 4096
-BROKEN = (OSError, SyntaxError, EOFError, ValueError, ZeroDivisionError, OverflowError, Image.DecompressionBombError)
-"""What Pillow raises for bytes that it cannot read."""
 
 
 def decode_picture(content: bytes, *, max_pixels: int = MAX_PIXELS, formats: Collection[str] = FORMATS) -> Tensor:
@@ -35,7 +33,9 @@ def decode_picture(content: bytes, *, max_pixels: int = MAX_PIXELS, formats: Col
                 return torch.from_numpy(np.array(_on_white(ImageOps.exif_transpose(picture))))
     except UnidentifiedImageError:  # its own message quotes the address of an object
         fault = f"{len(content)} bytes are no picture that can be read; send {' or '.join(formats)}"
-    except BROKEN as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's readers of damaged files raise TypeError, IndexError, struct.error and more
         fault = f"{len(content)} bytes are no whole picture ({type(error).__name__}: {error}); send {' or '.join(formats)}"
     raise ValueError(fault)
 

@@ -122,7 +122,7 @@ def _by_path(name: str, folder: Path | None) -> object:
             raise ValueError(f"reward.verifier {name}: importing {place} needs {error.name}, which is not installed") from error
         where = "set reward.folder to the folder it lies in" if folder is None else f"{folder} holds no such module"
         raise ValueError(f"reward.verifier {name}: there is no module {error.name}; {where}, or install its package") from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(f"reward.verifier {name}: importing {place} failed: {type(error).__name__}: {error}") from error
     source = getattr(module, "__file__", None)
     if folder is not None and not (source and Path(source).resolve().is_relative_to(folder.resolve())):
@@ -146,7 +146,7 @@ def _by_entry_point(name: str) -> object:
     [point] = matching
     try:
         return point.load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(
             f"reward.verifier {name} ({point.value}): loading it failed: {type(error).__name__}: {error}"
         ) from error

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from reward_server.requirements import Group, Position, Requirements, validate_metadata
+from reward_server.requirements import MAX_GROUPS, Group, Position, Requirements, validate_metadata
 
 CIRCLE = {"class": "circle", "count": 1}
 SQUARE = {"class": "square", "count": 2, "color": "red", "position": ["left of", 0]}
@@ -67,3 +67,13 @@ def test_coco_classes_are_accepted_as_geneval_spells_them() -> None:
     validate_metadata(metadata({"class": "computer mouse", "count": 1}), labels=names)
     with pytest.raises(ValueError, match="'mouse', which the detector cannot name"):
         validate_metadata(metadata({"class": "mouse", "count": 1}), labels=names)
+
+
+def test_metadata_that_would_take_long_to_judge_are_refused() -> None:
+    many = {"tag": "counting", "include": [{"class": f"c{index}", "count": 1} for index in range(MAX_GROUPS + 1)]}
+    with pytest.raises(ValueError, match=f"include has {MAX_GROUPS + 1} groups; give at most {MAX_GROUPS}"):
+        Requirements.parse(many)
+    long = {"tag": "counting", "include": [{"class": "c" * 1_000_000, "count": 1}]}
+    with pytest.raises(ValueError, match=r"include\[0\].class is 'ccc.*; give a word of at most 100 characters") as raised:
+        Requirements.parse(long)
+    assert len(str(raised.value)) < 400

@@ -139,3 +139,17 @@ def test_damaged_files_raise_only_what_is_promised() -> None:
         except ValueError:
             refused += 1
     assert refused > 500
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        chunk(b"tEXt", b"xmp\0x"),
+        chunk(b"zTXt", b"exif\0\0" + zlib.compress(b"x")),
+        chunk(b"tEXt", b"transparency\0x"),
+    ],
+)
+def test_chunks_that_trip_pillows_readers_are_one_message(odd: bytes) -> None:
+    """Pillow raises TypeError, AttributeError or struct.error for them."""
+    with pytest.raises(ValueError, match="are no whole picture"):
+        decode_picture(png(1, 1, 8, 2, b"\0\1\2\3", before=odd))

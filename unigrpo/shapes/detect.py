@@ -15,7 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unigrpo.shapes.world import BACKGROUND, CELL_PIXELS, COLORS, CROSS_ARM, PALETTE, SHAPES, Scene, cell_at, inside
+from unigrpo.shapes.world import (
+    BACKGROUND,
+    CELL_PIXELS,
+    COLORS,
+    CROSS_ARM,
+    PALETTE,
+    PICTURE_PIXELS,
+    SHAPES,
+    Scene,
+    cell_at,
+    inside,
+)
 
 FOREGROUND = 0.4
 """Least share of colour in a foreground pixel."""
@@ -49,6 +60,10 @@ _COLORS_K3 = np.asarray([PALETTE[name] for name in COLORS]) - np.asarray(BACKGRO
 _SQUARES_K = (_COLORS_K3**2).sum(1)
 
 
+MAX_SIDE = 4 * PICTURE_PIXELS
+"""Of a picture that is read: the time it takes grows with pixels times components, and larger ones are none of this world."""
+
+
 @dataclass(frozen=True, slots=True)
 class Detection:
     """One recognised object. Example: Detection("circle", (1.5, 1.25, 6.75, 6.5), 0.99, "red")."""
@@ -74,10 +89,13 @@ class Detections:
 
 
 def detect(image_HW3: Tensor | NDArray[np.uint8]) -> Detections:
-    """Find the objects of a uint8 picture [H, W, 3]. Raises ValueError for another shape or dtype."""
+    """Find the objects of a uint8 picture [H, W, 3]. Raises ValueError for another shape or dtype, or sides over MAX_SIDE."""
     pixels = np.asarray(image_HW3)
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
-        raise ValueError(f"the detector reads uint8 pictures [H, W, 3], but got {pixels.dtype} {list(pixels.shape)}")
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or max(pixels.shape[:2]) > MAX_SIDE:
+        raise ValueError(
+            f"the detector reads uint8 pictures [H, W, 3] of at most {MAX_SIDE} pixels a side, but got {pixels.dtype} "
+            f"{list(pixels.shape)}"
+        )
     light_HW3 = pixels / 255 - BACKGROUND
     along_HWK = light_HW3 @ _COLORS_K3.T
     share_HWK = np.clip(along_HWK / _SQUARES_K, 0, 1)

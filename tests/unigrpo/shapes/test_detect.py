@@ -1,5 +1,8 @@
 """The detector against rendered truth: what is there is found, what is not is not, and what is broken is reported."""
 
+import time
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
@@ -148,10 +151,16 @@ def test_tensors_are_read_like_arrays() -> None:
 
 
 @pytest.mark.parametrize(
-    "image", [np.zeros((24, 24, 3)), np.zeros((3, 24), np.uint8), torch.zeros(3, 24, 24, dtype=torch.uint8)]
+    "image",
+    [
+        np.zeros((24, 24, 3)),
+        np.zeros((3, 24), np.uint8),
+        torch.zeros(3, 24, 24, dtype=torch.uint8),
+        np.zeros((97, 24, 3), np.uint8),
+    ],
 )
 def test_only_uint8_pictures_are_read(image: NDArray[np.uint8]) -> None:
-    with pytest.raises(ValueError, match=r"the detector reads uint8 pictures \[H, W, 3\], but got"):
+    with pytest.raises(ValueError, match=r"the detector reads uint8 pictures \[H, W, 3\] of at most 96 pixels a side, but got"):
         detect(image)
 
 
@@ -161,3 +170,12 @@ def test_follow_counts_objects_painted_as_planned() -> None:
     seen = detect(render(painted, np.random.default_rng(0)))
     assert followed(planned, seen) == pytest.approx(1 / 3)
     assert followed(painted, seen) == 1
+
+
+def test_a_picture_full_of_specks_takes_little_time() -> None:
+    image_HW3 = np.zeros((96, 96, 3), np.uint8)
+    for row, column in product(range(0, 95, 3), range(0, 95, 3)):
+        image_HW3[row : row + 2, column : column + 2, 0] = 255
+    started = time.process_time()
+    assert len(detect(image_HW3).objects) + detect(image_HW3).unrecognised == 32 * 32
+    assert time.process_time() - started < 5
