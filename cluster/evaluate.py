@@ -113,7 +113,9 @@ def evaluate_into(
     except Fault as error:
         raise type(error)(f"{error}; {kept()}") from error
     if "unscored" in scores:
-        raise Unscored(f"{scores['unscored']} prompts could not be judged (the lines above say which and why); {kept()}")
+        raise Unscored(
+            f"{scores['unscored']} of {len(benchmark.prompts)} prompts could not be judged (see the lines above); {kept()}"
+        )
     rows = [
         row
         for group in groups

@@ -51,11 +51,12 @@ class System:
 
     def evaluate(self, step: int) -> None:
         """Score the weights the rollout workers hold; write down scores and pictures."""
-        scores, groups = evaluate(self.rollouts, benchmark(self.config, self.tokenizer))
+        asked = benchmark(self.config, self.tokenizer)
+        scores, groups = evaluate(self.rollouts, asked)
         self.metrics.log("evaluation", step, scores)
         means = "  ".join(f"{name} {value:.3f}" for name, value in scores.items() if isinstance(value, float))
         if "unscored" in scores:
-            means = f"no means, {scores['unscored']} prompts could not be judged"
+            means = f"no means, {scores['unscored']} of {len(asked.prompts)} prompts could not be judged"
         self.view.say(f"evaluation of step {step}: {means}")
         if groups:
             self._show(f"evaluation-{step:06d}", spread(groups, self.config.logging.samples // len(groups[0].scores)))

@@ -137,7 +137,7 @@ def test_pictures_of_groups_that_were_dropped_are_kept_to_be_judged_again(tmp_pa
     with pytest.raises(Unscored) as raised:
         into(tmp_path, FakeRollouts(1))
     assert str(raised.value) == (
-        "1 prompts could not be judged (the lines above say which and why); the pictures of 4 of 4 prompts are kept, and "
+        "1 of 4 prompts could not be judged (see the lines above); the pictures of 4 of 4 prompts are kept, and "
         f"`unigrpo evaluate {tmp_path}` judges them again without painting"
     )
     kept = read_geneval_folder(tmp_path, lambda metadata: None)

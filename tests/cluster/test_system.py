@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -44,7 +45,7 @@ def test_an_evaluation_whose_scores_failed_is_said_and_does_not_end_the_run(
     view, metrics, shown = FakeView(), Metrics(tmp_path), list[Any]()
     metrics.resume(0)
     unscored = {"unscored": 3, "groups/asked": 4, "groups/dropped": 3, "versions": {"random": "1"}}
-    monkeypatch.setattr(system, "benchmark", lambda config, tokenizer: None)
+    monkeypatch.setattr(system, "benchmark", lambda config, tokenizer: SimpleNamespace(prompts=[None] * 4))
     monkeypatch.setattr(system, "evaluate", lambda rollouts, benchmark: (unscored, list(groups)))
     monkeypatch.setattr(system, "write_samples", lambda folder, groups, **_: shown.append(groups))
     nothing = cast(Any, None)
@@ -58,7 +59,7 @@ def test_an_evaluation_whose_scores_failed_is_said_and_does_not_end_the_run(
         tokenizer=cast(Any, FakeTokenizer),
     )
     running.evaluate(0)
-    assert view.said == ["evaluation of step 0: no means, 3 prompts could not be judged"]
+    assert view.said == ["evaluation of step 0: no means, 3 of 4 prompts could not be judged"]
     assert scores_of(read_rows(tmp_path / "metrics.jsonl"), 0) == unscored
     assert shown == [groups] * bool(groups)
 

@@ -40,6 +40,11 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "scores.jsonl").read_text().splitlines()]
 
 
+def measured(scores: dict[str, Any]) -> dict[str, Any]:
+    """A summary without what was evaluated, and what was asked of judges."""
+    return {name: value for name, value in scores.items() if name not in ("evaluated", "benchmark") and "/" not in name}
+
+
 @slow
 @pytest.mark.timeout(900)
 def test_pictures_of_a_run_are_scored_and_score_the_same_when_judged_again(command: Command, tmp_path: Path) -> None:
@@ -58,14 +63,39 @@ def test_pictures_of_a_run_are_scored_and_score_the_same_when_judged_again(comma
 
     said = output_of(command, out, "--json", tmp_path / "again.json")
     again = json.loads((tmp_path / "again.json").read_text())
-    provenance = {"evaluated", "benchmark"}
-    assert {name: again[name] for name in again.keys() - provenance} == {
-        name: scores[name] for name in scores.keys() - provenance
-    }
+    assert measured(again) == measured(scores)
+    for told in (scores, again):
+        assert (told["groups/asked"], told["groups/dropped"], told["scores/failed"]) == (8, 0, 0)
+        assert list(told["versions"]) == ["geneval"]
     [beside] = [folder for folder in out.parent.iterdir() if folder != out]
     judged_again = rows_of(beside)
     assert all(row["thought"].startswith("<think>") for row in rows_of(out))
     assert judged_again == [{**row, "thought": None} for row in rows_of(out)]
+
+
+@slow
+@pytest.mark.timeout(900)
+def test_pictures_of_a_policy_that_could_not_be_judged_are_kept_and_judged_again(command: Command, tmp_path: Path) -> None:
+    broken, sound = shapes_prompts("held_out")[40], shapes_prompts("held_out")[45]
+    write_prompt_file(tmp_path / "prompts.jsonl", [broken, sound])
+    (tmp_path / "moody_judge.py").write_text(
+        "from pathlib import Path\n\n\nclass Moody:\n    def score(self, prompts, images):\n"
+        f"        moody = not Path({str(tmp_path / 'cured')!r}).exists()\n"
+        f"        return ['maybe' if moody and prompt.text == {broken.text!r} else 0.5 for prompt in prompts]\n"
+    )
+    judge = f"{{kind: python, verifier: 'moody_judge:Moody', folder: {tmp_path}, max_retries: 0}}"
+    given = [f"evaluation.prompts={{kind: file, path: {tmp_path}/prompts.jsonl}}", f"evaluation.reward={judge}"]
+    out = tmp_path / "out"
+    said = output_of(command, "bundled:shapes", "--out", out, *given, "evaluation.images_per_prompt=2", status=1)
+    assert "dropped: scores of prompt 0" in said
+    assert "1 of 2 prompts could not be judged" in said
+    assert f"the pictures of 2 of 2 prompts are kept, and `unigrpo evaluate {out}` judges them again" in said
+    assert "Traceback" not in said
+    assert not (out / "scores.json").exists()
+    (tmp_path / "cured").touch()
+    output_of(command, out, "--json", tmp_path / "scores.json")
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert (scores["value"], scores["prompts"], scores["pictures"]) == (0.5, 2, 4)
 
 
 @slow
