@@ -103,7 +103,7 @@ def test_a_file_is_read_again_when_its_token_is_refused(net: FakeNet, caplog: py
     current = TOKEN
     with fake_judge(net, keeper(lambda: current)) as judge, caller(judge.url, token_file=path, max_attempts=2) as asks:
         assert asks.ask([call()]) == [7]
-        current = "n3w-T0ken-0123456789"
+        current = "n3w-b3arer-abcdefgh"
         [refused] = asks.ask([call()])
         path.write_text("")
         [still_refused] = asks.ask([call()])
@@ -118,4 +118,4 @@ def test_a_file_is_read_again_when_its_token_is_refused(net: FakeNet, caplog: py
     assert [seen.headers["Authorization"] == f"Bearer {TOKEN}" for seen in judge.seen][-3:] == [False] * 3
     assert "is empty" in said
     assert f"{path} holds another one" in said
-    assert not any(piece in said for piece in ("s3cr3t", "n3w-T0ken"))
+    assert not any(piece in said for piece in ("s3cr3t", "n3w-b3arer"))
