@@ -172,14 +172,6 @@ def read_answer(content: bytes, num_items: int) -> Answer:
     return Answer(version=answer.version, bounds=(low, high), verdicts=[_verdict(result) for result in answer.results])
 
 
-def read_error(content: bytes) -> str:
-    """The message of an answer of another status, or a quotation of what is not an ErrorAnswer."""
-    try:
-        return ErrorAnswer.model_validate(parse_json(content)).error
-    except ValueError:
-        return _quoted(content)
-
-
 def on_wire(bounds: tuple[float, float]) -> list[float | None]:
     """Bounds as they are sent: null for an infinite one."""
     return [bound if math.isfinite(bound) else None for bound in bounds]

@@ -14,7 +14,7 @@ STATUSES = {
     411: "No Content-Length",
     413: "More or larger parts than are allowed",
     415: "Another type of body, part or picture",
-    422: "A picture that cannot be read, or an Idempotency-Key that came before with other content",
+    422: "A picture that is not worth decoding, or an Idempotency-Key that came before with other content",
     503: "Too many requests, or no judge; come back after Retry-After seconds",
 }
 BODY = {

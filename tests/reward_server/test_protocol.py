@@ -12,7 +12,6 @@ from reward_server.protocol import (
     Answer,
     encode_request,
     read_answer,
-    read_error,
     read_request,
     write_answer,
 )
@@ -137,8 +136,3 @@ def test_an_integer_is_a_number() -> None:
     assert read_answer(answer(results=[{"value": 1, "breakdown": {"a": 0}}]), 1).verdicts == [
         Score(value=1.0, breakdown={"a": 0.0})
     ]
-
-
-def test_errors_are_read_whoever_wrote_them() -> None:
-    assert read_error(b'{"error": "no such path"}') == "no such path"
-    assert read_error(b"<html>bad gateway" + bytes(1000)).startswith("'<html>bad gateway")
