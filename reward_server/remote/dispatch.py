@@ -8,7 +8,7 @@ import asyncio
 import logging
 import random
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
@@ -60,10 +60,12 @@ class _Bad:
 
 
 class _Question(Generic[T]):
-    """A call that is being answered, and what it posts, the same at every attempt."""
+    """A call that is being answered: what it posts, the same at every attempt, and where that was in vain."""
 
     def __init__(self, call: Call[T]) -> None:
         self.call = call
+        self.failed_at: list[Endpoint] = []
+        """Where attempts failed, the latest last."""
         self._posted: tuple[bytes, str] | None = None
 
     async def posted(self) -> tuple[bytes, str]:
@@ -94,7 +96,7 @@ class Dispatcher:
                 for failures in range(self._remote.max_attempts):
                     if failures:
                         await asyncio.sleep(self._backoff(failures))
-                    outcome = await self._hedged(question, deadline, last)
+                    outcome = await self._hedged(question, deadline)
                     if isinstance(outcome, _Good):
                         return outcome.value
                     if not outcome.outage:
@@ -110,7 +112,7 @@ class Dispatcher:
     def _backoff(self, failures: int) -> float:
         return backoff(failures, first=self._remote.backoff, longest=self._remote.max_backoff, draw=random.random())
 
-    async def _hedged(self, question: _Question[T], deadline: float, last: _Bad | None) -> _Good[T] | _Bad:
+    async def _hedged(self, question: _Question[T], deadline: float) -> _Good[T] | _Bad:
         """One attempt, and from `hedge_after` on a second one beside it.
 
         The first good answer counts and ends the other attempt; of two bad outcomes a final one counts before an outage.
@@ -118,8 +120,8 @@ class Dispatcher:
         loop = asyncio.get_running_loop()
         sent: asyncio.Future[Endpoint] = loop.create_future()
         hedged: asyncio.Future[Endpoint] = loop.create_future()
-        kind: Kind = "retry" if last else "first"
-        first = loop.create_task(self._attempt(question, deadline, kind=kind, avoid=last.endpoint if last else None, sent=sent))
+        kind: Kind = "retry" if question.failed_at else "first"
+        first = loop.create_task(self._attempt(question, deadline, kind=kind, avoid=question.failed_at, sent=sent))
         second: asyncio.Task[_Good[T] | _Bad] | None = None
         try:
             begun: set[asyncio.Future[Any]] = {first, sent}
@@ -127,7 +129,8 @@ class Dispatcher:
             await asyncio.wait({first}, timeout=self._remote.hedge_after or None)
             if first.done():
                 return first.result()
-            second = loop.create_task(self._attempt(question, deadline, kind="hedge", avoid=sent.result(), sent=hedged))
+            avoid = [*question.failed_at, sent.result()]
+            second = loop.create_task(self._attempt(question, deadline, kind="hedge", avoid=avoid, sent=hedged))
             await asyncio.wait({first, second}, return_when=asyncio.FIRST_COMPLETED)
             earlier, later = (first, second) if first.done() else (second, first)
             outcome = earlier.result()
@@ -139,7 +142,7 @@ class Dispatcher:
             await end([task for task in (first, second) if task])
 
     async def _attempt(
-        self, question: _Question[T], deadline: float, *, kind: Kind, avoid: Endpoint | None, sent: asyncio.Future[Endpoint]
+        self, question: _Question[T], deadline: float, *, kind: Kind, avoid: Sequence[Endpoint], sent: asyncio.Future[Endpoint]
     ) -> _Good[T] | _Bad:
         """Waits for a slot, makes the body, says in `sent` whose slot it is, and asks.
 
@@ -159,6 +162,7 @@ class Dispatcher:
             return _Bad(str(error), outage=True)
         if isinstance(outcome, _Bad):
             log.warning("%s", outcome.reason)
+            question.failed_at.append(slot.endpoint)
         return outcome
 
     async def _ask(self, call: Call[T], body: bytes, content_type: str, slot: Slot) -> _Good[T] | _Bad:

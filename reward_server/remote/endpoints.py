@@ -58,7 +58,7 @@ class Slot:
 
 @dataclass(eq=False, slots=True)
 class _Waiter:
-    avoid: Endpoint | None
+    avoid: Sequence[Endpoint]
     until: float
     turn: asyncio.Future[Slot] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
@@ -72,8 +72,8 @@ class Pool:
         self._waiting: dict[_Waiter, None] = {}
 
     @asynccontextmanager
-    async def slot(self, *, avoid: Endpoint | None, until: float) -> AsyncIterator[Slot]:
-        """Waits for a slot of any endpoint, of `avoid` only while no other is up.
+    async def slot(self, *, avoid: Sequence[Endpoint], until: float) -> AsyncIterator[Slot]:
+        """Waits for a slot of any endpoint; of `avoid` only while no other is up, and then of the one that stands there first.
 
         Raises NoneLeft when all are left alone beyond `until`, on the loop's clock. What bounds the waiting for a busy endpoint
         is the caller's deadline.
@@ -133,12 +133,13 @@ class Pool:
                 endpoint.in_flight += 1
                 waiter.turn.set_result(Slot(endpoint, trial=endpoint.breaker.begin()))
 
-    def _free(self, avoid: Endpoint | None = None) -> list[Endpoint]:
-        """The endpoints that are up and have a slot, without `avoid` as long as another one is up."""
+    def _free(self, avoid: Sequence[Endpoint] = ()) -> list[Endpoint]:
+        """Of the endpoints that are up and least to be avoided, those that have a slot."""
         now = asyncio.get_running_loop().time()
         up = [endpoint for endpoint in self._endpoints if endpoint.breaker.admits(now)]
-        others = [endpoint for endpoint in up if endpoint is not avoid]
-        return [endpoint for endpoint in others or up if endpoint.in_flight < self._concurrency]
+        rank = {endpoint: 1 + place for place, endpoint in enumerate(avoid)}
+        least = min((rank.get(endpoint, 0) for endpoint in up), default=0)
+        return [each for each in up if rank.get(each, 0) == least and each.in_flight < self._concurrency]
 
     def _states(self) -> str:
         now = asyncio.get_running_loop().time()

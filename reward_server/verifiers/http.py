@@ -15,6 +15,7 @@ from configs.verifiers import HttpReward
 from reward_server.protocol import SCORE_PATH, Answer, encode_request, read_answer
 from reward_server.remote.calls import Call, Caller
 from reward_server.remote.keys import idempotency_key, picture_digest
+from reward_server.remote.quoting import quoted
 from unigrpo.pictures import encode_png
 from unigrpo.types import Prompt, Score, ScoreFailure
 
@@ -22,6 +23,8 @@ log = logging.getLogger(__name__)
 
 _ENCODER = f"{PIL.__version__}, {features.version('zlib')}"
 """Part of every key: bytes of another encoder are other content to the service, which would refuse the key."""
+_QUOTED = 80
+"""Characters of a version that messages quote; a service may write what it likes there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +91,13 @@ class HttpVerifier:
         given = [answer for answer in answers if isinstance(answer, Answer)]
         versions = sorted({answer.version for answer in given})
         if len(versions) > 1:
-            reason = f"the endpoints answered as versions {' and '.join(versions)}; give endpoints of one build and settings"
-            mixed = ScoreFailure(reason=reason)
+            shown = " and ".join(map(_shown, versions))
+            mixed = ScoreFailure(reason=f"the endpoints answered as versions {shown}; give endpoints of one build and settings")
             return [mixed if isinstance(answer, Answer) else answer for answer in answers]
         for answer in given[:1]:
-            if self._version not in (None, answer.version):
-                log.warning("the reward service changed its version from %s to %s", self._version, answer.version)
+            if self._version is not None and self._version != answer.version:
+                changed = _shown(self._version), _shown(answer.version)
+                log.warning("the reward service changed its version from %s to %s", *changed)
             self._version, self._bounds = answer.version, answer.bounds
         return answers
 
@@ -116,3 +120,7 @@ def _call(batch: Sequence[_Item]) -> Call[Answer]:
 
 def _body(batch: Sequence[_Item]) -> tuple[bytes, str]:
     return encode_request([item.prompt for item in batch], [encode_png(item.image) for item in batch])
+
+
+def _shown(version: str) -> str:
+    return quoted(version, limit=_QUOTED)

@@ -1,4 +1,5 @@
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 from yarl import URL
@@ -15,7 +16,7 @@ def far() -> float:
     return asyncio.get_running_loop().time() + 1000.0
 
 
-async def held(pool: Pool, taken: list[str], done: asyncio.Event, avoid: Endpoint | None = None) -> None:
+async def held(pool: Pool, taken: list[str], done: asyncio.Event, avoid: Sequence[Endpoint] = ()) -> None:
     async with pool.slot(avoid=avoid, until=far()) as slot:
         taken.append(slot.endpoint.name)
         await done.wait()
@@ -43,16 +44,28 @@ def test_an_avoided_endpoint_is_taken_only_while_no_other_is_up() -> None:
         one, two = endpoint("one"), endpoint("two")
         pool, taken, done = Pool([one, two], concurrency=1), list[str](), asyncio.Event()
         async with asyncio.TaskGroup() as group:
-            group.create_task(held(pool, taken, done, avoid=one))
-            group.create_task(held(pool, taken, done, avoid=one))
+            group.create_task(held(pool, taken, done, avoid=[one]))
+            group.create_task(held(pool, taken, done, avoid=[one]))
             for _ in range(4):
                 await asyncio.sleep(0)
             assert taken == ["two.test:443"]  # the second one waits for it rather than take the first
             done.set()
         assert taken == ["two.test:443"] * 2
         two.breaker.failed(asyncio.get_running_loop().time(), trial=False, pause=0.0)
-        await held(pool, taken, done, avoid=one)
+        await held(pool, taken, done, avoid=[one])
         assert taken[-1] == "one.test:443"
+
+    asyncio.run(scenario())
+
+
+def test_of_avoided_endpoints_the_first_one_is_taken() -> None:
+    async def scenario() -> None:
+        one, two, done = endpoint("one"), endpoint("two"), asyncio.Event()
+        pool, taken = Pool([one, two], concurrency=1), list[str]()
+        done.set()
+        for avoid in ([one, two], [two, one], [two, one, two]):
+            await held(pool, taken, done, avoid=avoid)
+        assert taken == ["one.test:443", "two.test:443", "one.test:443"]
 
     asyncio.run(scenario())
 
@@ -84,10 +97,10 @@ def test_a_cancelled_trial_is_no_verdict() -> None:
         one.breaker.failed(asyncio.get_running_loop().time() - 100.0, trial=False, pause=0.0)
         slots: list[Slot] = []
         for _ in range(2):
-            async with pool.slot(avoid=None, until=far()) as slot:
+            async with pool.slot(avoid=(), until=far()) as slot:
                 slots.append(slot)
         assert [slot.trial for slot in slots] == [True, True]
-        async with pool.slot(avoid=None, until=far()) as slot:
+        async with pool.slot(avoid=(), until=far()) as slot:
             slot.answered = True
         assert one.breaker.closed
 
@@ -99,9 +112,9 @@ def test_waiting_in_vain_ends_at_once() -> None:
         one, two = endpoint("one"), endpoint("two")
         pool, now = Pool([one, two], concurrency=1), asyncio.get_running_loop().time()
         one.breaker.failed(now, trial=False, pause=0.0)
-        async with pool.slot(avoid=None, until=now + 30.0) as slot:
+        async with pool.slot(avoid=(), until=now + 30.0) as slot:
             waiting = asyncio.create_task(held(pool, [], asyncio.Event()))
-            vain = asyncio.create_task(pool.slot(avoid=None, until=now + 30.0).__aenter__())
+            vain = asyncio.create_task(pool.slot(avoid=(), until=now + 30.0).__aenter__())
             await asyncio.sleep(0)
             slot.failure = "HTTP 404"
         with pytest.raises(NoneLeft, match=r"one\.test:443 for 60\.0 s \(\), two\.test:443 for 60\.0 s \(HTTP 404\)"):

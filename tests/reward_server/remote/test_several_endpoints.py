@@ -84,6 +84,16 @@ def test_when_none_is_left_the_reason_says_why(net: FakeNet) -> None:
     assert all("HTTP 404: never heard of it" in failure.reason for failure in failures if isinstance(failure, ScoreFailure))
 
 
+def test_a_call_finds_the_only_endpoint_that_works(net: FakeNet) -> None:
+    async def refuses(seen: Seen) -> web.Response:
+        return text("never heard of it", 404)
+
+    with fake_judge(net, refuses) as one, fake_judge(net, refuses) as two, fake_judge(net, echo) as good:
+        with caller(one.url, two.url, good.url, max_attempts=3) as asks:
+            assert asks.ask([call()]) == [7]
+        assert (len(one.seen), len(two.seen), len(good.seen)) == (1, 1, 1)
+
+
 def test_hedging_beats_a_straggler_and_leaves_one_answer(net: FakeNet) -> None:
     with fake_judge(net, hang) as stuck, fake_judge(net, echo) as good, caller(stuck.url, good.url, hedge_after=0.05) as asks:
         start = time.monotonic()
