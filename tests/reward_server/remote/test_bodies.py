@@ -60,7 +60,7 @@ def test_retries_and_hedges_post_the_same_body(net: FakeNet) -> None:
     async def third_time_lucky(seen: Seen) -> web.Response:
         return await hang(seen) if seen.number == 1 else text("7") if seen.number else text("busy", 503)
 
-    with fake_judge(net, third_time_lucky) as judge, caller(judge.url, hedge_after=0.05) as asks:
+    with fake_judge(net, third_time_lucky) as judge, caller(judge.url, hedge_after=0.3) as asks:
         assert asks.ask([counted(5)]) == [7]
         assert (asks.num_retries, asks.num_hedges) == (1, 1)
     assert [seen.body for seen in judge.seen] == [b"5"] * 3
@@ -83,10 +83,10 @@ def test_a_body_that_takes_long_holds_up_no_other_call(net: FakeNet) -> None:
 
 def test_making_a_body_takes_none_of_the_endpoints_time(net: FakeNet) -> None:
     def slow() -> tuple[bytes, str]:
-        time.sleep(0.3)
+        time.sleep(0.6)
         return b"7", "text/plain"
 
-    with fake_judge(net, echo) as judge, caller(judge.url, call_timeout=0.2, hedge_after=0.1) as asks:
+    with fake_judge(net, echo) as judge, caller(judge.url, call_timeout=0.5, hedge_after=0.4) as asks:
         assert asks.ask([made(slow)]) == [7]
         assert (asks.num_retries, asks.num_hedges) == (0, 0)
 

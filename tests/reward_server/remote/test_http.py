@@ -3,7 +3,7 @@
 import asyncio
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from math import inf
 from typing import Any
 
@@ -152,21 +152,34 @@ def test_a_picture_without_pixels_fails_alone(verifier: HttpVerifier) -> None:
     assert empty == ScoreFailure(reason="prompt 1 cannot be sent: its picture [0, 6, 3] has no pixels")
 
 
-def served(version: str = "v3", seconds: float = 0.0, began: threading.Event | None = None) -> Handler:
-    """A service of some version that takes some time."""
+def served(version: str = "v3", first: Callable[[], Awaitable[None]] | None = None) -> Handler:
+    """A service of some version that does something first."""
 
     async def answers(seen: Seen) -> web.Response:
-        if began:
-            began.set()
-        await asyncio.sleep(seconds)
+        if first:
+            await first()
         return text(json.dumps(answer(*[score()] * (len(await read_parts(seen)) - 1), version=version)))
 
     return answers
 
 
+def when_all_are_here(count: int) -> Callable[[], Awaitable[None]]:
+    """Waits until so many requests wait."""
+    together, here = asyncio.Event(), []
+
+    async def wait() -> None:
+        here.append(1)
+        if len(here) == count:
+            together.set()
+        await together.wait()
+
+    return wait
+
+
 def test_all_requests_of_a_group_are_under_way_together(net: FakeNet) -> None:
-    with fake_judge(net, served(seconds=0.1)) as one, fake_judge(net, served(seconds=0.1)) as two:
-        server = RewardServer(HttpReward(remote=remote(one.url, two.url), batch_size=4))
+    all_six = when_all_are_here(6)
+    with fake_judge(net, served(first=all_six)) as one, fake_judge(net, served(first=all_six)) as two:
+        server = RewardServer(HttpReward(remote=remote(one.url, two.url, max_attempts=1), batch_size=4))
         verdicts = server.score([prompt(index) for index in range(24)], [picture(shade) for shade in range(24)])
     assert all(isinstance(verdict, Score) for verdict in verdicts)
     assert (one.most_at_once, two.most_at_once) == (3, 3)
@@ -181,8 +194,11 @@ def test_requests_begin_before_all_pictures_are_encoded(net: FakeNet, monkeypatc
             raise AssertionError("the service waits for the last picture")
         return encode_png(image)
 
+    async def begins() -> None:
+        began.set()
+
     monkeypatch.setattr(http, "encode_png", late)
-    with fake_judge(net, served(began=began)) as judge:
+    with fake_judge(net, served(first=begins)) as judge:
         verifier = HttpVerifier(HttpReward(remote=remote(judge.url), batch_size=1))
         verdicts = verifier.score([prompt()] * 3, [picture(shade) for shade in range(3)])
         verifier.close()
@@ -190,7 +206,8 @@ def test_requests_begin_before_all_pictures_are_encoded(net: FakeNet, monkeypatc
 
 
 def test_verdicts_of_two_versions_are_not_mixed(net: FakeNet, caplog: pytest.LogCaptureFixture) -> None:
-    with fake_judge(net, served("new", seconds=0.1)) as one, fake_judge(net, served("old", seconds=0.1)) as two:
+    both = when_all_are_here(2)
+    with fake_judge(net, served("new", both)) as one, fake_judge(net, served("old", both)) as two:
         verifier = HttpVerifier(HttpReward(remote=remote(one.url, two.url, concurrency=1), batch_size=1))
         mixed = verifier.score([prompt()] * 2, [picture(0), picture(1)])
         alone = [verifier.score([prompt()], [picture()]) for _ in range(2)]
