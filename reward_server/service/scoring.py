@@ -6,12 +6,11 @@ import logging
 from collections.abc import Awaitable, Mapping, Sequence
 from hashlib import blake2b
 
-from pydantic import ValidationError
-
 from configs.reward import CombinedReward, Reward, parts_of
+from reward_server.answers import checked
 from reward_server.combine import combine_verdicts
 from reward_server.content import content_hash
-from reward_server.protocol import Answer, ScoreResult
+from reward_server.protocol import Answer
 from reward_server.service.judges import Description, EncodedItem, Judge, Unavailable, Verdict
 from reward_server.service.ledger import IdempotencyKeys, Ledger
 from reward_server.service.refusal import Refused
@@ -94,8 +93,7 @@ def whole(reward: Reward, parts: Mapping[str, Description]) -> Description:
         return described
     told = {name: [parts[name].version, reward.weights[name]] for name in sorted(parts)}
     version = blake2b(json.dumps(told).encode(), digest_size=8).hexdigest()
-    weighted = {name: weight for name, weight in reward.weights.items() if weight}
-    ends = [sorted(weighted[name] * bound for bound in parts[name].bounds) for name in reward.parts if name in weighted]
+    ends = [sorted(weight * bound for bound in parts[name].bounds) for name, weight in reward.weights.items()]
     return Description(version=version, bounds=(sum(low for low, _ in ends), sum(high for _, high in ends)))
 
 
@@ -108,20 +106,9 @@ async def _all_ended(asked: Sequence[Awaitable[list[Verdict]]]) -> list[list[Ver
 
 
 def _checked(name: str, answer: object, bounds: tuple[float, float]) -> Verdict:
-    """The answer itself, or a failure that quotes a score which is none: a judge may run anywhere."""
-    if isinstance(answer, ScoreFailure):
-        return answer
-    if isinstance(answer, Score) and _is_sendable(answer) and bounds[0] <= answer.value <= bounds[1]:
-        return answer
-    reason = f"{name} answered something that is no score of {bounds[0]} to {bounds[1]}: {answer!r}"
-    log.error(reason)
-    return ScoreFailure(reason=reason)
-
-
-def _is_sendable(score: Score) -> bool:
-    """Whether its numbers are finite and no bools."""
-    try:
-        ScoreResult(value=score.value, breakdown=dict(score.breakdown))
-    except ValidationError:
-        return False
-    return True
+    """The answer when it can be trusted, else a failure that quotes it, in the log too: a judge may run anywhere."""
+    verdict = checked(answer, keys=(), bounds=bounds)
+    if isinstance(verdict, Score) or isinstance(answer, ScoreFailure):
+        return verdict
+    log.error("%s %s", name, verdict.reason)
+    return ScoreFailure(reason=f"{name} {verdict.reason}")

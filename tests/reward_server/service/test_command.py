@@ -132,7 +132,7 @@ def ready(url: str, process: "subprocess.Popen[str]", *, wanted: int = 200) -> b
         try:
             if requests.get(f"{url}/readyz", timeout=15).status_code == wanted:
                 return True
-        except requests.ConnectionError:
+        except (requests.ConnectionError, requests.Timeout):
             pass
         time.sleep(0.2)
     return False

@@ -349,7 +349,7 @@ def test_what_callers_send_wrongly_leaves_a_replica_healthy() -> None:
     [
         ({"a": 1.0, "b": 2.0}, {"a": (0, 1), "b": (-1, 3)}, (-2.0, 7.0)),
         ({"a": 1.0, "b": -2.0}, {"a": (0, 1), "b": (-1, 3)}, (-6.0, 3.0)),
-        ({"a": 0.0, "b": 1.0}, {"a": (float("-inf"), float("inf")), "b": (0, 1)}, (0.0, 1.0)),
+        ({"a": -2.0, "b": 1.0}, {"a": (float("-inf"), 3), "b": (0, 1)}, (-6.0, float("inf"))),
     ],
 )
 def test_bounds_of_weighted_scores(
