@@ -2,68 +2,20 @@
 
 import asyncio
 import json
-import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from math import inf
 from typing import Any
 
 import pytest
-import torch
-from aiohttp import web
-from torch import Tensor
 
 from configs.verifiers import HttpReward, RandomReward
 from reward_server.server import RewardServer
-from reward_server.verifiers import http
 from reward_server.verifiers.http import HttpVerifier
-from tests.reward_server.remote.fakes import FakeJudge as FakeServer, FakeNet, Handler, Seen, fake_judge, remote, text
+from tests.reward_server.remote.fake_service import PROTOCOL, FakeService, answer, picture, prompt, read_parts, score
+from tests.reward_server.remote.fakes import FakeJudge as FakeServer, FakeNet, fake_judge, remote
 from tests.reward_server.service.fakes import GOOD, TOKEN, FakeJudge, live
 from unigrpo.pictures import encode_png
-from unigrpo.types import Prompt, Score, ScoreFailure
-
-PROTOCOL = "unigrpo-reward/1"
-
-
-def prompt(index: int = 0, **metadata: Any) -> Prompt:
-    return Prompt(index=index, text=f"picture {index}", metadata=metadata)
-
-
-def picture(shade: int = 0) -> Tensor:
-    return torch.full((4, 6, 3), shade, dtype=torch.uint8)
-
-
-def answer(*results: Any, **changes: Any) -> dict[str, Any]:
-    return {"protocol": PROTOCOL, "version": "v3", "bounds": [0.0, 1.0], "results": list(results)} | changes
-
-
-def score(value: Any = 0.5, **breakdown: Any) -> dict[str, Any]:
-    return {"value": value, "breakdown": breakdown or {"why": "seen"}}
-
-
-class FakeService:
-    """Scores a request's items by position, 0.1 for the first of a batch, and remembers what it was sent."""
-
-    def __init__(self) -> None:
-        self.reply: bytes | None = None
-        self.requests: list[dict[str, Any]] = []
-
-    async def __call__(self, seen: Seen) -> web.Response:
-        parts = await read_parts(seen)
-        self.requests.append(json.loads(parts[0][1]))
-        if self.reply is not None:
-            return text(self.reply)
-        results = [score((place + 1) / 10, shade=float(parts[1 + place][1].count(b"IHDR"))) for place in range(len(parts) - 1)]
-        return text(json.dumps(answer(*results)))
-
-
-async def read_parts(seen: Seen) -> list[tuple[str, bytes]]:
-    """Name and content of each part of a multipart body, split by hand."""
-    boundary = seen.headers["Content-Type"].partition("boundary=")[2].encode()
-    parts = []
-    for part in seen.body.split(b"--" + boundary)[1:-1]:
-        head, _, content = part.partition(b"\r\n\r\n")
-        parts.append((head.partition(b'name="')[2].partition(b'"')[0].decode(), content.removesuffix(b"\r\n")))
-    return parts
+from unigrpo.types import Score, ScoreFailure
 
 
 @pytest.fixture(scope="module")
@@ -150,74 +102,6 @@ def test_a_picture_without_pixels_fails_alone(verifier: HttpVerifier) -> None:
     whole, empty = verifier.score([prompt(0), prompt(1)], [picture(), picture()[:0]])
     assert isinstance(whole, Score)
     assert empty == ScoreFailure(reason="prompt 1 cannot be sent: its picture [0, 6, 3] has no pixels")
-
-
-def served(version: str = "v3", first: Callable[[], Awaitable[None]] | None = None) -> Handler:
-    """A service of some version that does something first."""
-
-    async def answers(seen: Seen) -> web.Response:
-        if first:
-            await first()
-        return text(json.dumps(answer(*[score()] * (len(await read_parts(seen)) - 1), version=version)))
-
-    return answers
-
-
-def when_all_are_here(count: int) -> Callable[[], Awaitable[None]]:
-    """Waits until so many requests wait."""
-    together, here = asyncio.Event(), []
-
-    async def wait() -> None:
-        here.append(1)
-        if len(here) == count:
-            together.set()
-        await together.wait()
-
-    return wait
-
-
-def test_all_requests_of_a_group_are_under_way_together(net: FakeNet) -> None:
-    all_six = when_all_are_here(6)
-    with fake_judge(net, served(first=all_six)) as one, fake_judge(net, served(first=all_six)) as two:
-        server = RewardServer(HttpReward(remote=remote(one.url, two.url, max_attempts=1), batch_size=4))
-        verdicts = server.score([prompt(index) for index in range(24)], [picture(shade) for shade in range(24)])
-    assert all(isinstance(verdict, Score) for verdict in verdicts)
-    assert (one.most_at_once, two.most_at_once) == (3, 3)
-
-
-def test_requests_begin_before_all_pictures_are_encoded(net: FakeNet, monkeypatch: pytest.MonkeyPatch) -> None:
-    began = threading.Event()
-
-    def late(image: Tensor) -> bytes:
-        """The last picture is encoded when the service has been asked about another one."""
-        if image[0, 0, 0] == 2 and not began.wait(3.0):
-            raise AssertionError("the service waits for the last picture")
-        return encode_png(image)
-
-    async def begins() -> None:
-        began.set()
-
-    monkeypatch.setattr(http, "encode_png", late)
-    with fake_judge(net, served(first=begins)) as judge:
-        verifier = HttpVerifier(HttpReward(remote=remote(judge.url), batch_size=1))
-        verdicts = verifier.score([prompt()] * 3, [picture(shade) for shade in range(3)])
-        verifier.close()
-    assert all(isinstance(verdict, Score) for verdict in verdicts)
-
-
-def test_verdicts_of_two_versions_are_not_mixed(net: FakeNet, caplog: pytest.LogCaptureFixture) -> None:
-    both = when_all_are_here(2)
-    with fake_judge(net, served("new", both)) as one, fake_judge(net, served("old", both)) as two:
-        verifier = HttpVerifier(HttpReward(remote=remote(one.url, two.url, concurrency=1), batch_size=1))
-        mixed = verifier.score([prompt()] * 2, [picture(0), picture(1)])
-        alone = [verifier.score([prompt()], [picture()]) for _ in range(2)]
-        verifier.close()
-    for verdict in mixed:
-        assert isinstance(verdict, ScoreFailure)
-        assert not verdict.outage
-        assert "answered as versions new and old" in verdict.reason
-    assert all(isinstance(verdict, Score) for verdicts in alone for verdict in verdicts)
-    assert "changed its version" not in caplog.text
 
 
 def test_a_change_of_version_between_calls_is_said(
