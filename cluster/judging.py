@@ -88,7 +88,6 @@ class Hearing:
     """list[Painting], one a sibling."""
     cases: Sequence[Case]
     done: Callable[[Sequence[Score]], None]
-    dropped: Callable[[], None]
     ended: bool = False
     """A verifier gave up on it, so that no other needs to answer."""
 
@@ -124,14 +123,13 @@ class Judges:
         paintings: ObjectRef,
         size: int,
         done: Callable[[Sequence[Score]], None],
-        dropped: Callable[[], None] = lambda: None,
     ) -> None:
-        """Queue one group of `size` pictures; `done` takes its scores, or `dropped` hears that it has none.
+        """Queue one group of `size` pictures; `done` takes its scores, and is never called for a group that is dropped.
 
         While the pools are driven, Unscored is raised where the policy is to end the run.
         """
         cases = [Case(part=part, name=f"{name} by {pool.role}", verdicts=[None] * size) for part, pool in self.pools.items()]
-        hearing = Hearing(name=name, prompt=prompt, paintings=paintings, cases=cases, done=done, dropped=dropped)
+        hearing = Hearing(name=name, prompt=prompt, paintings=paintings, cases=cases, done=done)
         for case in cases:
             self._ask(hearing, case)
 
@@ -211,7 +209,6 @@ class Judges:
         self.tally.dropped += 1
         failed, size = case.failures(), len(case.verdicts)
         self.say(f"dropped: {case.name}: {len(failed)} of {size} pictures have no score, the first: {failed[0].reason}")
-        hearing.dropped()
 
     def _pause(self, case: Case, failure: ScoreFailure) -> float:
         """Seconds until judges that are out are asked again; the user is told.
@@ -226,7 +223,7 @@ class Judges:
             why = "outage is stop" if self.reward.outage == "stop" else f"outage_timeout of {limit:g} s has passed"
             raise Unscored(
                 f"{case.name}: no judge can be reached, and {self.role}.{why}: {failure.reason}; "
-                "bring the judges back and start the run again to resume it"
+                "bring the judges back and start again"
             )
         if now - self._said.get(case.part, -math.inf) >= LONGEST_PAUSE:
             self._said[case.part] = now
