@@ -20,8 +20,8 @@ OVERRIDES = "dotted.key=value on top of the file, the value in YAML"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit status.
 
-    Faults of the user's making end with one message and status 2, a cluster that fails in a run with one and status 1, and what
-    should not happen with its traceback.
+    Faults of the user's making end with one message and status 2, a cluster that fails in a run with one and status 1, an
+    interrupt with one and status 130, and what should not happen with its traceback.
     """
     options = _options(arguments)
     try:
@@ -32,6 +32,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Fault as error:
         print(f"unigrpo: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(
+            "unigrpo: interrupted; a training run goes on from its newest checkpoint when it is started again", file=sys.stderr
+        )
+        return 130
     return 0
 
 
@@ -134,9 +139,11 @@ def _validate(options: argparse.Namespace) -> None:
 
     for line in resolved(config):
         print(line)
-    for key in still_to_be_given(config):
+    missing = still_to_be_given(config)
+    for key in missing:
         print(f"still to be given: {key}")
-    print(f"{options.config} is valid")
+    rest = f", but {len(missing)} key{'s are' if len(missing) > 1 else ' is'} still to be given" if missing else ""
+    print(f"{options.config} is valid{rest}")
 
 
 def _evaluate(options: argparse.Namespace) -> None:

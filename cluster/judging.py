@@ -65,9 +65,9 @@ class Case:
     retries: int = 0
     """Times a wrong answer was asked again."""
     out_since: float | None = None
-    """When judges were found to be out (time.monotonic), None while they answer."""
+    """When it first had no answer (time.monotonic): others may have one while this one waits in vain."""
     pauses: int = 0
-    """Times it was waited since then."""
+    """Times it was waited for judges that were out."""
 
     def open(self) -> list[int]:
         """Siblings without a score."""
@@ -76,6 +76,16 @@ class Case:
     def failures(self) -> list[ScoreFailure]:
         """What went wrong with each that failed."""
         return [verdict for verdict in self.verdicts if isinstance(verdict, ScoreFailure)]
+
+
+@dataclass(kw_only=True)
+class Outage:
+    """The judges of one part cannot be reached."""
+
+    since: float
+    """time.monotonic."""
+    told: float = -math.inf
+    """When the user last was."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -107,8 +117,8 @@ class Judges:
     versions: dict[str, str] = field(default_factory=dict)
     """Part -> version of its verifier, as it answered last. A change is told: it is another reward from then on."""
     pools: dict[str, Pool] = field(init=False)
-    _said: dict[str, float] = field(init=False, default_factory=dict)
-    """Parts whose judges are out, and when the user was last told (time.monotonic)."""
+    _out: dict[str, Outage] = field(init=False, default_factory=dict)
+    """By part; ended by the first fresh score."""
 
     def __post_init__(self) -> None:
         self.pools = {
@@ -165,7 +175,7 @@ class Judges:
             self.say(f"the verifier of {role} changed from version {before} to {judgement.version}: its scores may differ")
         self.versions[part] = judgement.version
         asked = judgement.asked
-        if asked.asked > asked.failed + asked.cached and self._said.pop(part, None) is not None:
+        if asked.asked > asked.failed + asked.cached and self._out.pop(part, None) is not None:
             self.say(f"judges of {role} answer again")
 
     def _take(self, hearing: Hearing, case: Case, places: Sequence[int], answers: Sequence[Score | ScoreFailure]) -> None:
@@ -175,7 +185,7 @@ class Judges:
         if hearing.ended:
             return
         failures = case.failures()
-        outage = all(failure.outage for failure in failures)
+        outage = any(failure.outage for failure in failures)
         if not failures:
             self._close(hearing)
         elif outage and self.reward.outage != "drop":
@@ -183,7 +193,6 @@ class Judges:
             self._ask(hearing, case, pause=self._pause(case, failures[0]))
         elif not outage and case.retries < self.reward.max_retries:
             case.retries += 1
-            case.out_since, case.pauses = None, 0
             self.tally.retried += len(failures)
             self._ask(hearing, case)
         else:
@@ -216,17 +225,17 @@ class Judges:
         Raises Unscored where the run must not wait, or has waited enough.
         """
         now, limit = time.monotonic(), self.reward.outage_timeout
-        if case.out_since is None:
-            case.out_since = now
-        waited = now - case.out_since
+        outage = self._out.setdefault(case.part, Outage(since=now))
+        case.out_since = case.out_since or now
+        waited = now - min(outage.since, case.out_since)
         if self.reward.outage == "stop" or waited >= limit:
             why = "outage is stop" if self.reward.outage == "stop" else f"outage_timeout of {limit:g} s has passed"
             raise Unscored(
                 f"{case.name}: no judge can be reached, and {self.role}.{why}: {failure.reason}; "
                 "bring the judges back and start again"
             )
-        if now - self._said.get(case.part, -math.inf) >= LONGEST_PAUSE:
-            self._said[case.part] = now
+        if now - outage.told >= LONGEST_PAUSE:
+            outage.told = now
             self.say(f"paused: {case.name}: no judge can be reached: {failure.reason}; waiting {limit - waited:.0f} s at most")
         case.pauses += 1
         return min(FIRST_PAUSE * 2.0 ** (case.pauses - 1), LONGEST_PAUSE, limit - waited)

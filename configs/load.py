@@ -158,8 +158,11 @@ def _explain(root: type[BaseModel], detail: ErrorDetails) -> str:
     names, models = _walk(root, detail["loc"])
     key = ".".join(names)
     if detail["type"] in ("union_tag_not_found", "union_tag_invalid"):
-        kinds = ", ".join(str(tag) for model in models for tag in _tags(model))
-        return f"{key}.kind: give one of {kinds} (given: {detail['input']!r})"
+        kinds = [str(tag) for model in models for tag in _tags(model)]
+        asked = detail["input"].get("kind", "") if isinstance(detail["input"], dict) else ""
+        near = difflib.get_close_matches(str(asked), kinds, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"give one of {', '.join(kinds)}"
+        return f"{key}.kind: {hint} (given: {detail['input']!r})"
     given = "" if detail["type"] in ("value_error", "missing") else f" (given: {detail['input']!r})"
     return f"{key}: {message}{given}" if key else message
 

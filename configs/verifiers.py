@@ -18,7 +18,7 @@ class Policy(Section):
     outage: Literal["pause", "drop", "stop"] = "pause"
     """When no answer can be had at all: wait and ask again, drop the group, or end the run."""
     outage_timeout: PositiveFloat = 3600.0
-    """Seconds that `pause` waits for one group's scores before it ends the run."""
+    """Seconds that `pause` waits for judges that are out before it ends the run."""
 
 
 class Judge(Policy):

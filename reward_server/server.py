@@ -9,9 +9,8 @@ length, something that is no picture) is raised; what goes wrong while judging i
 import json
 import logging
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Self
 
 import torch
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from configs.verifiers import Judge
 from reward_server.answers import checked
+from reward_server.content import content_hash
 from reward_server.verifiers import VERIFIERS
 from unigrpo.types import Prompt, Score, ScoreFailure
 
@@ -75,29 +75,17 @@ class RewardServer:
         `images` are [H, W, 3] uint8 on the CPU, H and W free. Raises ValueError for lists of unequal length or another kind
         of image.
         """
-        if len(prompts) != len(images):
-            raise ValueError(f"got {len(prompts)} prompts and {len(images)} images; give one prompt an image")
-        for image in images:
-            if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.device.type != "cpu":
-                raise ValueError(
-                    f"got an image {list(image.shape)} {image.dtype} on {image.device}; give [H, W, 3] uint8 on cpu"
-                )
+        _require_pictures(prompts, images)
         version, self.broken = self._verifier.version, False
         keys = [content_key(version, prompt, image) for prompt, image in zip(prompts, images, strict=True)]
         verdicts: dict[str, Score | ScoreFailure] = {key: score for key in keys if (score := self._remembered.get(key))}
-        first_places: dict[str, int] = {}
-        for place, key in enumerate(keys):
-            if key not in verdicts:
-                first_places.setdefault(key, place)
-        fresh = list(first_places.items())
-        size = self._call_size or max(1, len(fresh))
-        for first in range(0, len(fresh), size):
-            batch = fresh[first : first + size]
-            answers = self._ask([prompts[place] for _, place in batch], [images[place] for _, place in batch])
-            for (key, _), answer in zip(batch, answers, strict=True):
-                verdicts[key] = self._checked(answer)
-                if self._verifier.version == version:
-                    self._remembered.put(key, verdicts[key])
+        fresh = {key: keys.index(key) for key in keys if key not in verdicts}
+        self._ask_for(fresh, prompts, images, verdicts)
+        if self._verifier.version != version:
+            reason = f"{self._kind} changed from version {version} to {self._verifier.version} while it was asked"
+            verdicts |= {key: ScoreFailure(reason=reason) for key in verdicts.keys() - fresh.keys()}
+        else:
+            self._remembered.put(verdicts)
         self._asked += len(keys)
         self._cached += len(keys) - len(fresh)
         self._failed += sum(isinstance(verdicts[key], ScoreFailure) for key in keys)
@@ -122,6 +110,21 @@ class RewardServer:
     def bounds(self) -> tuple[float, float]:
         """The verifier's least and greatest score."""
         return self._verifier.bounds
+
+    def _ask_for(
+        self,
+        places: Mapping[str, int],
+        prompts: Sequence[Prompt],
+        images: Sequence[Tensor],
+        verdicts: dict[str, Score | ScoreFailure],
+    ) -> None:
+        """Enter the verdict on the item at each of `places` under its key."""
+        items = list(places.items())
+        size = self._call_size or max(1, len(items))
+        for first in range(0, len(items), size):
+            batch = items[first : first + size]
+            answers = self._ask([prompts[place] for _, place in batch], [images[place] for _, place in batch])
+            verdicts |= {key: self._checked(answer) for (key, _), answer in zip(batch, answers, strict=True)}
 
     def _ask(self, prompts: Sequence[Prompt], images: Sequence[Tensor]) -> Sequence[object]:
         """The verifier's answers as they come; one failure an item when it breaks or answers another number of them."""
@@ -162,16 +165,24 @@ class Memory:
             self._scores.move_to_end(key)
         return self._scores.get(key)
 
-    def put(self, key: str, verdict: Score | ScoreFailure) -> None:
-        """Remember a score and forget the one met longest ago."""
-        if isinstance(verdict, Score):
-            self._scores[key] = verdict
-            while len(self._scores) > self._entries:
-                self._scores.popitem(last=False)
+    def put(self, verdicts: Mapping[str, Score | ScoreFailure]) -> None:
+        """Remember scores, and forget those met longest ago."""
+        for key, verdict in verdicts.items():
+            if isinstance(verdict, Score):
+                self._scores[key] = verdict
+        while len(self._scores) > self._entries:
+            self._scores.popitem(last=False)
+
+
+def _require_pictures(prompts: Sequence[Prompt], images: Sequence[Tensor]) -> None:
+    if len(prompts) != len(images):
+        raise ValueError(f"got {len(prompts)} prompts and {len(images)} images; give one prompt an image")
+    for image in images:
+        if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.device.type != "cpu":
+            raise ValueError(f"got an image {list(image.shape)} {image.dtype} on {image.device}; give [H, W, 3] uint8 on cpu")
 
 
 def content_key(version: str, prompt: Prompt, image_HW3: Tensor) -> str:
-    """A hash of all that decides a verdict: the verifier's version, the prompt with its metadata, the picture."""
-    given = [version, prompt.text, dict(prompt.metadata), list(image_HW3.shape)]
-    content = json.dumps(given, sort_keys=True).encode() + image_HW3.contiguous().numpy().tobytes()
-    return blake2b(content, digest_size=16).hexdigest()
+    """What a verdict is remembered by: the verifier's version, the prompt with its metadata, the picture and its shape."""
+    picture = json.dumps(list(image_HW3.shape)).encode() + image_HW3.contiguous().numpy().tobytes()
+    return f"{version} {content_hash(prompt, picture)}"

@@ -28,7 +28,7 @@ def decode_picture(content: bytes, *, max_pixels: int = MAX_PIXELS, formats: Col
     """
     try:
         with Image.open(BytesIO(content), formats=list(formats)) as picture:
-            if (fault := _fault(picture, max_pixels)) is None:
+            if (fault := header_fault(picture, max_pixels)) is None:
                 picture.load()
                 return torch.from_numpy(np.array(_on_white(ImageOps.exif_transpose(picture))))
     except UnidentifiedImageError:  # its own message quotes the address of an object
@@ -48,7 +48,7 @@ def encode_png(image_HW3: Tensor) -> bytes:
     return buffer.getvalue()
 
 
-def _fault(picture: ImageFile.ImageFile, max_pixels: int) -> str | None:
+def header_fault(picture: ImageFile.ImageFile, max_pixels: int) -> str | None:
     """Why an opened picture is not decoded."""
     if picture.width * picture.height > max_pixels:
         return f"the picture has {picture.width} x {picture.height} pixels; {max_pixels} are allowed"

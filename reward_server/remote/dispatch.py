@@ -183,6 +183,8 @@ class Dispatcher:
             slot.answered = not error.outage
             return _bad(slot.endpoint, reason, outage=error.outage)
         slot.answered = True
+        if any(token.encode() in content for token in self._bearer.tokens):
+            return _bad(slot.endpoint, "wrong answer: it repeats the bearer token, and is not read", outage=False)
         try:
             return _Good(call.read(content))
         except (ValueError, RecursionError) as error:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from reward_server.server import Memory
 from reward_server.service.judges import EncodedItem, Unavailable, Verdict
 from reward_server.service.refusal import Refused
-from unigrpo.types import Score, ScoreFailure
+from unigrpo.types import ScoreFailure
 
 log = logging.getLogger(__name__)
 
@@ -100,10 +100,9 @@ class Ledger:
         try:
             answers = dict(zip(own, await ask(list(own.values())), strict=True))
         finally:
+            self._remembered.put(answers)
             for key, answer in answers.items():
                 self._at_work.pop(key).set_result(answer)
-                if isinstance(answer, Score):
-                    self._remembered.put(key, answer)
                 self.counts.failed += isinstance(answer, ScoreFailure)
 
 

@@ -4,7 +4,7 @@ from io import BytesIO
 
 from PIL import Image
 
-from unigrpo.pictures import FORMATS, _fault
+from unigrpo.pictures import FORMATS, header_fault
 
 
 def count_pixels(content: bytes, *, max_pixels: int) -> int:
@@ -15,7 +15,7 @@ def count_pixels(content: bytes, *, max_pixels: int) -> int:
     """
     try:
         with Image.open(BytesIO(content), formats=FORMATS) as picture:
-            fault, pixels = _fault(picture, max_pixels), picture.width * picture.height
+            fault, pixels = header_fault(picture, max_pixels), picture.width * picture.height
     except MemoryError:
         raise
     except Exception:  # Pillow's readers of damaged files raise TypeError, IndexError, struct.error and more

@@ -13,6 +13,9 @@ from unigrpo.reward_models.load import load_reward_model, reward_model_folder
 from unigrpo.reward_models.shapes_scenes import placements, read_prompt
 from unigrpo.types import Prompt, Score, ScoreFailure
 
+REVISION = 2
+"""Counted up when the same weights score another way."""
+
 
 class DifferentiableVerifier(LocalVerifier):
     """Judges pictures of one size in one batch, on the GPU where there is one."""
@@ -21,7 +24,8 @@ class DifferentiableVerifier(LocalVerifier):
 
     def __init__(self, config: DifferentiableReward) -> None:
         """Load the model. Raises ValueError, naming what is missing, when its folder holds none."""
-        self.version = fingerprint(reward_model_folder(config.model, config.path), settings={"model": config.model})
+        settings = {"model": config.model, "revision": REVISION}
+        self.version = fingerprint(reward_model_folder(config.model, config.path), settings=settings)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._model = load_reward_model(config.model, config.path).to(self._device)
 

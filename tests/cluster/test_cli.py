@@ -35,12 +35,26 @@ def test_a_fault_of_the_code_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch
         cli.main(["train", QUICKSTART])
 
 
+def test_an_interrupt_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "run_training", interrupt)
+    assert cli.main(["train", QUICKSTART]) == 130
+    assert capsys.readouterr().err.startswith("unigrpo: interrupted; a training run goes on from its newest checkpoint")
+
+
 def test_validate_prints_what_a_config_comes_to(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["validate", "configs/bagel_1024.yaml"]) == 0
     said = capsys.readouterr().out
     assert "1000 steps of 32 prompts x 24 siblings = 768 samples" in said
+    missing = said.count("still to be given: ")
     assert "still to be given: model.path" in said
-    assert said.endswith("configs/bagel_1024.yaml is valid\n")
+    assert said.endswith(f"configs/bagel_1024.yaml is valid, but {missing} keys are still to be given\n")
+    assert cli.main(["validate", QUICKSTART]) == 0
+    assert capsys.readouterr().out.endswith(f"{QUICKSTART} is valid\n")
+    assert cli.main(["validate", QUICKSTART, "prompts={kind: file, path: null}"]) == 0
+    assert capsys.readouterr().out.endswith(f"{QUICKSTART} is valid, but 1 key is still to be given\n")
 
 
 def test_validate_of_a_config_that_cannot_run(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,15 @@ def test_an_outage_is_waited_for_and_told_once() -> None:
         "paused: scores of prompt 0 by reward: no judge can be reached: connection refused; waiting 3600 s"
     )
     assert told[1] == "judges of reward answer again"
+
+
+def test_groups_that_take_turns_share_the_clock_of_an_outage() -> None:
+    judges, told = judges_of(RandomReward(outage_timeout=1.0), random=worker(dict.fromkeys(range(3), (1000, OUT))))
+    started = time.monotonic()
+    with pytest.raises(Unscored, match=r"outage_timeout of 1 s has passed"):
+        outcome(judges, num_groups=6)
+    assert time.monotonic() - started < 3.0
+    assert len(told) == 1
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ COMBINED = "{kind: combined, parts: {geneval: {kind: geneval, %s}, b: {kind: ran
         ("evaluation.reward={kind: exam, detector: shapes}", "evaluation.reward.detector: unknown key; known here:"),
         (
             "evaluation.reward={kind: examn}",
-            "evaluation.reward.kind: give one of geneval, random, ocr, preference, differentiable,",
+            "evaluation.reward.kind: did you mean exam?",
         ),
         ("evaluation.reward={detector: shapes}", "evaluation.reward.kind: give one of geneval, random, ocr,"),
         (f"reward={COMBINED % 'detektor: shapes'}", "reward.parts.geneval.detektor: unknown key; did you mean detector?"),

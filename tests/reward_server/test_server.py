@@ -160,6 +160,22 @@ def test_a_score_is_not_remembered_under_a_version_that_did_not_give_it(server_t
     assert server.judge([prompt({})], [IMAGE]).version == "2"
 
 
+def test_remembered_scores_of_another_version_are_not_mixed_with_fresh_ones(server_that: Any) -> None:
+    server = server_that(lambda images: [GOOD] * len(images))
+    verifier = type(server._verifier)
+    server.score([prompt({})], IMAGES[:1])
+
+    def change(images: Sequence[Tensor]) -> list[Score]:
+        verifier.version = "2"
+        return [GOOD] * len(images)
+
+    verifier.answer = staticmethod(change)
+    old, new = server.score([prompt({})] * 2, IMAGES[:2])
+    assert isinstance(old, ScoreFailure)
+    assert "changed from version 1 to 2" in old.reason
+    assert new == GOOD
+
+
 def test_a_judgement_says_what_was_asked_and_whether_the_verifier_raised(server_that: Any) -> None:
     errors = iter([RuntimeError("CUDA error: device-side assert"), None])
 
