@@ -22,6 +22,7 @@ from reward_server.service.http import Application, LastWord
 from reward_server.service.judges import Description, EncodedItem, Judge, Unavailable
 from reward_server.service.metrics import Measured, Metrics
 from reward_server.service.openapi import SCORE_OPERATION, described
+from reward_server.service.pace import at_a_pace
 from reward_server.service.page import PAGE_HEADERS, page
 from reward_server.service.picture_header import count_pixels
 from reward_server.service.refusal import Refused
@@ -85,7 +86,7 @@ class Scorer:
         """What is sent, read before `deadline`. Raises Refused."""
         try:
             async with asyncio.timeout_at(deadline):
-                form = await read_form(request.headers.get("content-type", ""), request.stream(), self._limits)
+                form = await read_form(request.headers.get("content-type", ""), at_a_pace(request.stream()), self._limits)
         except TimeoutError:
             raise Refused(408, f"the body took longer than {self._timeout:g} s") from None
         return await asyncio.to_thread(encoded_items, form, self._limits.image_pixels)
