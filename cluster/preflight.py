@@ -3,9 +3,11 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 
+from cluster.judge_checks import check_judges
 from cluster.prompts import load_prompts
 from configs.load import ConfigError, check_files, model_folder, still_to_be_given
 from configs.reward import parts_of
@@ -37,6 +39,7 @@ def resolved(config: Config) -> Iterator[str]:
         return
     if isinstance(config, RewardServiceConfig):
         check_files(config)
+        check_judges(config)
         judges = ", ".join(f"{name} ({part.kind})" for name, part in parts_of(config.reward).items())
         yield f"{judges}, {config.replicas.least} to {config.replicas.most} replicas each, at {config.host}:{config.port}"
         return
@@ -73,11 +76,9 @@ def prepare_evaluation(config: TrainConfig) -> Tokenizer:
     used = _without_training(config)
     _require_given(still_to_be_given(used))
     check_files(used)
+    check_judges(used)
     model, tokenizer = check_model(config)
-    try:
-        require_fitting(load_prompts(config.evaluation.prompts, config.evaluation_reward), config, tokenizer, model)
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
+    fitting_prompts(config, "evaluation.", tokenizer, model)
     return tokenizer
 
 
@@ -88,6 +89,7 @@ def prepare_judging(config: TrainConfig) -> None:
     used = used.model_copy(update={"evaluation": painted})
     _require_given([key for key in still_to_be_given(used) if key != "model.path"])
     check_files(used)
+    check_judges(used)
 
 
 def _without_training(config: TrainConfig) -> TrainConfig:
@@ -116,6 +118,7 @@ class Known:
 def check(config: TrainConfig, *, evaluates: bool) -> Known | None:
     """Every check that what is given allows; None while the model is still to be given. Raises ConfigError."""
     check_files(config)
+    check_judges(config)
     if config.model.path is None:
         return None
     model, tokenizer = check_model(config)
@@ -165,14 +168,9 @@ def count_prompts(config: TrainConfig, tokenizer: Tokenizer, model: BagelConfig,
 
     Raises ConfigError naming a prompt that does not fit, or how many there are when a step would hold one twice.
     """
-    try:
-        training = load_prompts(config.prompts, config.reward)
-        require_fitting(training, config, tokenizer, model)
-        if evaluates or config.evaluation.prompts.kind != "shapes":  # which is what stands there when nobody asks for any
-            own = load_prompts(config.evaluation.prompts, config.evaluation_reward)
-            require_fitting(own, config, tokenizer, model)
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
+    training = fitting_prompts(config, "", tokenizer, model)
+    if evaluates or config.evaluation.prompts.kind != "shapes":  # which is what stands there when nobody asks for any
+        fitting_prompts(config, "evaluation.", tokenizer, model)
     distinct = len({prompt.text for prompt in training})
     if distinct < config.rollout.prompts_per_step:
         match config.prompts:
@@ -187,6 +185,23 @@ def count_prompts(config: TrainConfig, tokenizer: Tokenizer, model: BagelConfig,
             "and a step must not hold one twice; lower the first or give more prompts"
         )
     return len(training)
+
+
+def fitting_prompts(
+    config: TrainConfig, section: Literal["", "evaluation."], tokenizer: Tokenizer, model: BagelConfig
+) -> Sequence[Prompt]:
+    """The prompts of training or of evaluations, every one of which fits and can be judged. Raises ConfigError."""
+    source, reward = (config.evaluation.prompts, config.evaluation_reward) if section else (config.prompts, config.reward)
+    try:
+        prompts = load_prompts(source, reward)
+    except ValueError as error:
+        way_out = "" if source.kind == "file" else f"; set {section}reward or {section}prompts"
+        raise ConfigError(f"{section}prompts: {error}{way_out}") from None
+    try:
+        require_fitting(prompts, config, tokenizer, model)
+    except ValueError as error:
+        raise ConfigError(f"{section}prompts: {error}") from None
+    return prompts
 
 
 def require_fitting(prompts: Sequence[Prompt], config: TrainConfig, tokenizer: Tokenizer, model: BagelConfig) -> None:

@@ -49,6 +49,5 @@ def _require_judgeable(prompt: Prompt, reward: Reward) -> None:
         validate_metadata(reward, prompt.metadata)
     except ValueError as error:
         raise ValueError(
-            f"a reward of kind {reward.kind} cannot judge the prompts of the shapes world, such as {prompt.text!r}: {error}; "
-            "give other prompts or another reward"
+            f"a reward of kind {reward.kind} cannot judge the prompts of the shapes world, such as {prompt.text!r}: {error}"
         ) from None

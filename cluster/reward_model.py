@@ -41,7 +41,8 @@ def run_reward_model(config: RewardModelConfig) -> None:
         summary = {"seed": config.seed, "prompts": config.agreement_prompts, **_rounded(asdict(trust))}
         (folder / "agreement.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     print_trust(trust)
-    print(f"the reward model is in {folder}; use it with `reward.kind=differentiable reward.path={folder}`")
+    path = folder.resolve()
+    print(f"the reward model is in {path}; use it with 'reward={{kind: differentiable, path: {path}}}'")
 
 
 def _new_folder(config: RewardModelConfig) -> Path:

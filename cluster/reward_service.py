@@ -15,6 +15,7 @@ from collections.abc import Iterator
 
 import ray
 
+from cluster.judge_checks import check_judges
 from cluster.placement import Ask, connect, require_room
 from cluster.reward_replicas import Deployment
 from configs.load import ConfigError, check_files, still_to_be_given
@@ -52,6 +53,7 @@ def check(config: RewardServiceConfig) -> str | None:
     if missing := still_to_be_given(config):
         raise ConfigError(f"{', '.join(missing)} still to be given; set it in the file or as an override")
     check_files(config)
+    check_judges(config)
     try:
         return read_token(config.credentials)
     except ValueError as error:
@@ -104,7 +106,9 @@ def _how_to_call(config: RewardServiceConfig) -> Iterator[str]:
     yield f"ready: {config.reward.kind} judges at {base}{SCORE_PATH}, " + (
         f"with the bearer token of {source}" if source else "without a token, for this machine only"
     )
-    yield f"a training run asks it with reward={{kind: http, remote: {{endpoints: [{base}], private_hosts: [{config.host}]}}}}"
+    named = "".join(f", {key}: {value}" for key, value in credentials if value is not None)
+    remote = f'{{endpoints: ["{base}"], private_hosts: ["{config.host}"]{named}}}'
+    yield f"a training run asks it with 'reward={{kind: http, remote: {remote}}}'"
     yield f"a client of ten lines: docs/reward_protocol.md; the API: {base}/docs; counters: {base}/metrics; end with Ctrl-C"
 
 

@@ -12,6 +12,8 @@ from typing import Any
 
 from unigrpo.types import Prompt
 
+_RULE = "each line must be one prompt as JSON in GenEval's format"
+
 
 def read_prompt_file(path: Path, check: Callable[[Mapping[str, Any]], object] | None = None) -> tuple[Prompt, ...]:
     """Read a prompt file; `check` raises ValueError for metadata that could not be judged.
@@ -30,7 +32,7 @@ def read_prompt_file(path: Path, check: Callable[[Mapping[str, Any]], object] | 
             if check is not None:
                 check(metadata)
         except ValueError as error:
-            raise ValueError(f"{path}:{number}: {error}; each line must be one prompt as JSON in GenEval's format") from error
+            raise ValueError(f"{path}:{number}: {error}") from error
         prompts.append(Prompt(index=number - 1, text=metadata["prompt"], metadata=metadata))
     if not prompts:
         raise ValueError(f"{path} holds no prompt; give one a line as JSON in GenEval's format")
@@ -50,10 +52,10 @@ def _parse(line: bytes) -> dict[str, Any]:
     try:
         metadata = json.loads(line)
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"not valid JSON ({error})") from error
+        raise ValueError(f"not valid JSON ({error}); {_RULE}") from error
     if not isinstance(metadata, dict):
-        raise ValueError(f"the line is a {type(metadata).__name__}, not an object with the keys tag, include and prompt")
+        raise ValueError(f"the line is a {type(metadata).__name__}, not an object with the key prompt; {_RULE}")
     text = metadata.get("prompt")
     if not isinstance(text, str) or not text.strip():
-        raise ValueError(f"prompt is {text!r}, but must be a text that is not empty")
+        raise ValueError(f"prompt is {text!r}, but must be a text that is not empty; {_RULE}")
     return metadata

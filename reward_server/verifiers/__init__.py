@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from configs.reward import Reward, parts_of
+from configs.reward import CombinedReward, Reward, parts_of
 from reward_server.verifiers.base import Verifier
 from reward_server.verifiers.differentiable import DifferentiableVerifier
 from reward_server.verifiers.exam import ExamVerifier
@@ -30,6 +30,9 @@ VERIFIERS: dict[str, type[Verifier]] = {
 
 
 def validate_metadata(reward: Reward, metadata: Mapping[str, Any]) -> None:
-    """Raise ValueError for a prompt that a verifier of the reward could not judge fairly. Loads no model."""
-    for part in parts_of(reward).values():
-        VERIFIERS[part.kind].validate_metadata(part, metadata)
+    """Raise ValueError, naming the part, for a prompt that a verifier of the reward could not judge fairly. Loads no model."""
+    for name, part in parts_of(reward).items():
+        try:
+            VERIFIERS[part.kind].validate_metadata(part, metadata)
+        except ValueError as error:
+            raise ValueError(f"part {name}: {error}" if isinstance(reward, CombinedReward) else str(error)) from error

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster.judge_checks import check_judges
 from cluster.placement import Ask, require_room
 from cluster.preflight import prepare, prepare_evaluation, prepare_judging, resolved
 from configs.load import ConfigError, load
@@ -45,7 +46,29 @@ def train(config: TrainConfig) -> object:
         ),
         (
             "evaluation.reward={kind: exam, model: m, remote: {endpoints: ['https://judge.example.org/v1']}}",
-            "a reward of kind exam cannot judge the prompts of the shapes world, such as 'a circle': exam_points is None",
+            "evaluation.prompts: a reward of kind exam cannot judge the prompts of the shapes world, such as 'a circle': "
+            "exam_points is None, but must be a list of 1 to 20 texts; set evaluation.reward or evaluation.prompts",
+        ),
+        (
+            "reward={kind: combined, weights: {a: 1, b: 1}, parts: {a: {kind: random}, b: {kind: ocr}}}",
+            "prompts: a reward of kind combined cannot judge the prompts of the shapes world, such as 'a circle': part b: ",
+        ),
+        (
+            "evaluation.reward={kind: http, remote: {endpoints: ['http://127.0.0.1:8200']}}",
+            "evaluation.reward: endpoint 'http://127.0.0.1:8200' is the address 127.0.0.1, which is not public",
+        ),
+        (
+            "reward={kind: combined, weights: {a: 1, b: 1}, parts: {a: {kind: random}, b: {kind: vlm_judge, model: m, "
+            "template: README.md, remote: {endpoints: ['https://judge.example.org/v1']}}}}",
+            "reward.parts.b: the template ",
+        ),
+        (
+            "reward={kind: http, remote: {endpoints: ['https://judge.example.org'], token_env: NO_SUCH_TOKEN}}",
+            "reward: the environment variable NO_SUCH_TOKEN is not set",
+        ),
+        (
+            "reward={kind: python, verifier: 'no_such_module:Judge'}",
+            "reward: reward.verifier no_such_module:Judge: there is no",
         ),
         ("sampler.height=30", "sampler.height or sampler.width: a painting's height is 30 pixels"),
         ("model.path=/nowhere", "model.path is /nowhere, which does not exist"),
@@ -55,6 +78,28 @@ def test_validating_and_training_find_the_same(check: Callable[[TrainConfig], ob
     with pytest.raises(ConfigError) as raised:
         check(quickstart(override))
     assert message in str(raised.value)
+
+
+def test_a_token_of_other_machines_is_theirs_to_read() -> None:
+    judge = "evaluation.reward={kind: http, remote: {endpoints: ['https://judge.example.org'], token_env: NO_SUCH_TOKEN}}"
+    check_judges(quickstart(judge, "cluster.address=auto"))
+    for check in (prepare_evaluation, prepare_judging):
+        with pytest.raises(ConfigError, match=r"^evaluation\.reward: the environment variable NO_SUCH_TOKEN is not set"):
+            check(quickstart(judge))
+
+
+def test_a_judge_of_which_something_is_still_to_be_given_is_passed_over() -> None:
+    check_judges(quickstart("reward={kind: exam}", "evaluation.reward={kind: python}"))
+
+
+def test_a_missing_class_is_not_blamed_on_the_prompts(tmp_path: Path) -> None:
+    file = tmp_path / "prompts.jsonl"
+    write_prompt_file(file, shapes_prompts("train")[:8])
+    judge = f"reward={{kind: python, verifier: 'absent_judges:Warmth', folder: {tmp_path}}}"
+    with pytest.raises(ConfigError) as raised:
+        train(quickstart(judge, f"prompts={{kind: file, path: {file}}}"))
+    assert str(raised.value).startswith("reward: reward.verifier absent_judges:Warmth: there is no module absent_judges")
+    assert str(file) not in str(raised.value)
 
 
 def test_the_longest_context_and_the_smallest_cache_that_fit() -> None:
