@@ -34,8 +34,8 @@ def test_the_client_of_ten_lines(tmp_path: Path) -> None:
             return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
 
         assert run(drawn(PROMPTS[0])).stdout == "1.0\n"
-        assert "422" in run(drawn(PROMPTS[0])[:20]).stderr
-        assert "401" in run(drawn(PROMPTS[0]), token="wrong").stderr
+        assert run(drawn(PROMPTS[0])[:20]).stderr.startswith('422: {"error": "')
+        assert run(drawn(PROMPTS[0]), token="wrong").stderr.startswith('401: {"error": "')
 
 
 def test_the_answer_on_the_page_is_one() -> None:
