@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 
 from cluster.cli import main
+from configs.load import load
+from configs.schema import TrainConfig
+from configs.verifiers import DifferentiableReward
 from unigrpo.reward_models.load import load_reward_model
 
 SMALL = ("pictures=64", "steps=16", "batch_size=16", "agreement_prompts=10")
@@ -15,6 +18,10 @@ SMALL = ("pictures=64", "steps=16", "batch_size=16", "agreement_prompts=10")
 def test_a_fit_writes_a_model_that_loads_and_can_be_repeated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("one", "two"):
         assert main(["reward", "fit", "configs/shapes_reward_model.yaml", *SMALL, f"run_dir={tmp_path / name}"]) == 0
+    said = capsys.readouterr().out
+    config = load(Path("configs/quickstart.yaml"), [said.rpartition("use it with '")[2].rstrip("'\n")])
+    assert isinstance(config, TrainConfig)
+    assert config.reward == DifferentiableReward(path=tmp_path / "two")
     written = {path.name for path in (tmp_path / "one").iterdir()}
     assert written == {"config.yaml", "config.json", "model.safetensors", "agreement.json"}
     for name in written - {"config.yaml"}:

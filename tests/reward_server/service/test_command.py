@@ -1,6 +1,7 @@
 """`unigrpo reward serve` as a user starts it: on the real Ray Serve."""
 
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -15,9 +16,12 @@ import requests
 import yaml
 
 from cluster.reward_replicas import cause
-from cluster.reward_service import check, listening
-from configs.load import ConfigError, parse
+from cluster.reward_service import _how_to_call, check, listening
+from configs.load import ConfigError, load, parse
+from configs.remote import Remote
 from configs.reward_service import RewardServiceConfig
+from configs.schema import TrainConfig
+from configs.verifiers import HttpReward
 from reward_server.protocol import SCORE_PATH, encode_request, read_answer
 from tests.reward_server.service.fakes import PROMPTS, TOKEN, drawn
 from unigrpo.types import Score, ScoreFailure
@@ -45,6 +49,20 @@ def test_a_port_in_use_is_one_message() -> None:
 
 
 @pytest.mark.parametrize(
+    "credentials", [{}, {"token_env": "JUDGE_TOKEN"}, {"token_file": "/secrets/judge token"}], ids=["none", "env", "file"]
+)
+def test_the_line_that_a_training_run_is_told_is_its_config(credentials: dict[str, str]) -> None:
+    lines = list(_how_to_call(config(credentials=credentials, port=8211)))
+    [override] = [
+        shlex.split(line.removeprefix(said))[0] for line in lines if line.startswith(said := "a training run asks it with ")
+    ]
+    run = load(Path("configs/quickstart.yaml"), [override])
+    assert isinstance(run, TrainConfig)
+    remote = Remote(endpoints=("http://127.0.0.1:8211",), private_hosts=("127.0.0.1",), **credentials)
+    assert run.reward == HttpReward(remote=remote)
+
+
+@pytest.mark.parametrize(
     ("changes", "said"),
     [
         (
@@ -52,6 +70,10 @@ def test_a_port_in_use_is_one_message() -> None:
             "credentials: the environment variable NOT_SET_ANYWHERE is not set",
         ),
         ({"credentials": {"token_file": "/nowhere"}}, "credentials: the file /nowhere cannot be read"),
+        (
+            {"reward": {"kind": "python", "verifier": "absent:Judge"}},
+            "reward: reward.verifier absent:Judge: there is no module",
+        ),
         ({"reward": {"kind": "geneval"}}, "reward.detector still to be given"),
         ({"reward": {"kind": "preference", "path": "/nowhere"}}, "/nowhere, which does not exist"),
     ],
