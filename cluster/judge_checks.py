@@ -1,12 +1,9 @@
 """What can be known of the judges of a config before Ray starts."""
 
-from collections.abc import Iterator
-
-from configs.load import ConfigError
-from configs.reward import CombinedReward, Reward, parts_of
+from configs.load import ConfigError, judges
 from configs.reward_service import RewardServiceConfig
 from configs.schema import TrainConfig
-from configs.verifiers import Judge, PythonReward, RemoteJudge
+from configs.verifiers import PythonReward, RemoteJudge
 from reward_server.verifiers import VERIFIERS
 from reward_server.verifiers.python import user_class
 
@@ -18,7 +15,7 @@ def check_judges(config: TrainConfig | RewardServiceConfig) -> None:
     and, where judges run on this machine alone, missing tokens. Of a verifier of the user's own the class is looked up, and no
     object made. Judges of which something is still to be given are passed over.
     """
-    for section, judge in _judges(config):
+    for section, judge in judges(config):
         if judge.open_keys():
             continue
         try:
@@ -34,14 +31,3 @@ def _make(judge: RemoteJudge, *, tokens_are_here: bool) -> None:
     if not tokens_are_here:
         judge = judge.model_copy(update={"remote": judge.remote.model_copy(update={"token_env": None, "token_file": None})})
     VERIFIERS[judge.kind](judge)  # nobody keeps it, which ends its thread
-
-
-def _judges(config: TrainConfig | RewardServiceConfig) -> Iterator[tuple[str, Judge]]:
-    """Every verifier with the key of its section."""
-    rewards: dict[str, Reward | None] = {"reward": config.reward}
-    if isinstance(config, TrainConfig):
-        rewards["evaluation.reward"] = config.evaluation.reward
-    for section, reward in rewards.items():
-        if reward is not None:
-            combined = isinstance(reward, CombinedReward)
-            yield from ((f"{section}.parts.{name}" if combined else section, part) for name, part in parts_of(reward).items())

@@ -71,7 +71,7 @@ def model_folder(path: Path) -> Path:
 
 def still_to_be_given(config: Config) -> list[str]:
     """Keys a preset leaves open and a run needs."""
-    keys = [f"{where}.{key}" for where, judge in _judges(config) for key in judge.open_keys()]
+    keys = [f"{where}.{key}" for where, judge in judges(config) for key in judge.open_keys()]
     if not isinstance(config, TrainConfig):
         return keys
     open_keys = {
@@ -83,7 +83,7 @@ def still_to_be_given(config: Config) -> list[str]:
     return [*(key for key, is_open in open_keys.items() if is_open), *keys]
 
 
-def _judges(config: Config) -> Iterator[tuple[str, Judge]]:
+def judges(config: Config) -> Iterator[tuple[str, Judge]]:
     """Every verifier of a config with the key of its section."""
     rewards: dict[str, Reward | None] = {}
     if isinstance(config, TrainConfig):
@@ -105,7 +105,7 @@ def check_files(config: Config) -> None:
 
 
 def _named_files(config: Config) -> Iterator[tuple[str, Path]]:
-    for where, judge in _judges(config):
+    for where, judge in judges(config):
         yield from ((f"{where}.{key}", path) for key, path in judge.files().items())
     if not isinstance(config, TrainConfig):
         return
