@@ -159,13 +159,14 @@ class Pool:
     def _recover(self, index: int, job: Job, error: Exception) -> None:
         job.attempts += 1
         reason = f"{job.name} was lost with {job.attempts} workers of {self.role}; the last: {error}"
-        if job.attempts < MAX_ATTEMPTS:
-            self.queue.appendleft(job)
-        elif job.given_up is None:
+        lost = job.attempts >= MAX_ATTEMPTS
+        if lost and job.given_up is None:
             raise Lost(reason) from error
         self._revive(index)
-        if job.attempts >= MAX_ATTEMPTS and job.given_up is not None:
+        if lost and job.given_up is not None:
             job.given_up(reason)
+        else:
+            self.queue.appendleft(job)
 
     def _revive(self, index: int) -> None:
         ref = self.revive(self.workers[index])

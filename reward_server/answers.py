@@ -1,9 +1,12 @@
 """What a verifier answered, held to what a score is. Nothing is taken over as it came: verifiers may be anybody's code."""
 
+import logging
 import math
 from collections.abc import Collection, Mapping
 
 from unigrpo.types import Score, ScoreFailure
+
+log = logging.getLogger(__name__)
 
 LARGEST = 1e30
 """Greatest number that a score or a part of its breakdown may hold: sums and squares of such numbers stay finite."""
@@ -32,6 +35,15 @@ def checked(answer: object, *, keys: Collection[str], bounds: tuple[float, float
         return ScoreFailure(reason=f"answered {error}: {_quoted(answer)}")
     except Exception as error:  # whatever a foreign object does when it is looked at
         return ScoreFailure(reason=f"answered something that raises {type(error).__name__} when it is read")
+
+
+def trusted(name: str, answer: object, *, keys: Collection[str], bounds: tuple[float, float]) -> Score | ScoreFailure:
+    """`checked`; where the answer was wrong, the failure starts with the `name` of who gave it, and stands in the log."""
+    verdict = checked(answer, keys=keys, bounds=bounds)
+    if isinstance(verdict, Score) or isinstance(answer, ScoreFailure):
+        return verdict
+    log.error("%s %s", name, verdict.reason)
+    return ScoreFailure(reason=f"{name} {verdict.reason}")
 
 
 def _failure(answer: ScoreFailure) -> ScoreFailure:

@@ -3,6 +3,8 @@
 import json
 from hashlib import blake2b
 
+from torch import Tensor
+
 from unigrpo.types import Prompt
 
 
@@ -15,3 +17,10 @@ def content_hash(prompt: Prompt, picture: bytes) -> str:
     content = blake2b(len(told).to_bytes(8) + told, digest_size=16)
     content.update(picture)
     return content.hexdigest()
+
+
+def picture_digest(image_HW3: Tensor) -> str:
+    """Names the pixels of a picture, and their shape."""
+    digest = blake2b(json.dumps(list(image_HW3.shape)).encode(), digest_size=32)
+    digest.update(image_HW3.contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -6,7 +6,6 @@ again for the items that failed, and starts a server anew whose verifier raised.
 length, something that is no picture) is raised; what goes wrong while judging is a ScoreFailure.
 """
 
-import json
 import logging
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -17,8 +16,8 @@ import torch
 from torch import Tensor
 
 from configs.verifiers import Judge
-from reward_server.answers import checked
-from reward_server.content import content_hash
+from reward_server.answers import trusted
+from reward_server.content import content_hash, picture_digest
 from reward_server.verifiers import VERIFIERS
 from unigrpo.types import Prompt, Score, ScoreFailure
 
@@ -80,7 +79,7 @@ class RewardServer:
         keys = [content_key(version, prompt, image) for prompt, image in zip(prompts, images, strict=True)]
         verdicts: dict[str, Score | ScoreFailure] = {key: score for key in keys if (score := self._remembered.get(key))}
         fresh = {key: keys.index(key) for key in keys if key not in verdicts}
-        self._ask_for(fresh, prompts, images, verdicts)
+        verdicts |= self._ask_for(fresh, prompts, images)
         if self._verifier.version != version:
             reason = f"{self._kind} changed from version {version} to {self._verifier.version} while it was asked"
             verdicts |= {key: ScoreFailure(reason=reason) for key in verdicts.keys() - fresh.keys()}
@@ -112,19 +111,19 @@ class RewardServer:
         return self._verifier.bounds
 
     def _ask_for(
-        self,
-        places: Mapping[str, int],
-        prompts: Sequence[Prompt],
-        images: Sequence[Tensor],
-        verdicts: dict[str, Score | ScoreFailure],
-    ) -> None:
-        """Enter the verdict on the item at each of `places` under its key."""
+        self, places: Mapping[str, int], prompts: Sequence[Prompt], images: Sequence[Tensor]
+    ) -> dict[str, Score | ScoreFailure]:
+        """The verdict on the item at each of `places`, under its key."""
         items = list(places.items())
         size = self._call_size or max(1, len(items))
+        verdicts = {}
         for first in range(0, len(items), size):
             batch = items[first : first + size]
             answers = self._ask([prompts[place] for _, place in batch], [images[place] for _, place in batch])
-            verdicts |= {key: self._checked(answer) for (key, _), answer in zip(batch, answers, strict=True)}
+            keys, bounds = self._verifier.breakdown_keys, self._verifier.bounds
+            for (key, _), answer in zip(batch, answers, strict=True):
+                verdicts[key] = trusted(self._kind, answer, keys=keys, bounds=bounds)
+        return verdicts
 
     def _ask(self, prompts: Sequence[Prompt], images: Sequence[Tensor]) -> Sequence[object]:
         """The verifier's answers as they come; one failure an item when it breaks or answers another number of them."""
@@ -142,14 +141,6 @@ class RewardServer:
             log.error(reason)
             return [ScoreFailure(reason=reason)] * len(images)
         return answers
-
-    def _checked(self, answer: object) -> Score | ScoreFailure:
-        """The answer when it can be trusted, else a failure that quotes it, in the log too."""
-        verdict = checked(answer, keys=self._verifier.breakdown_keys, bounds=self._verifier.bounds)
-        if isinstance(verdict, Score) or isinstance(answer, ScoreFailure):
-            return verdict
-        log.error("%s %s", self._kind, verdict.reason)
-        return ScoreFailure(reason=f"{self._kind} {verdict.reason}")
 
 
 class Memory:
@@ -184,5 +175,4 @@ def _require_pictures(prompts: Sequence[Prompt], images: Sequence[Tensor]) -> No
 
 def content_key(version: str, prompt: Prompt, image_HW3: Tensor) -> str:
     """What a verdict is remembered by: the verifier's version, the prompt with its metadata, the picture and its shape."""
-    picture = json.dumps(list(image_HW3.shape)).encode() + image_HW3.contiguous().numpy().tobytes()
-    return f"{version} {content_hash(prompt, picture)}"
+    return f"{version} {content_hash(prompt, picture_digest(image_HW3).encode())}"

@@ -11,9 +11,10 @@ from configs.verifiers import ChatJudge
 from reward_server.chat.picture import SharedPicture
 from reward_server.chat.request import PATH, chat_body
 from reward_server.chat.template import load_template
+from reward_server.content import picture_digest
 from reward_server.fingerprint import fingerprint
 from reward_server.remote.calls import Call, Caller
-from reward_server.remote.keys import idempotency_key, picture_digest
+from reward_server.remote.keys import idempotency_key
 from unigrpo.types import Prompt, ScoreFailure
 
 _REVISION = 1

@@ -4,15 +4,6 @@ import json
 from hashlib import blake2b
 from typing import Any
 
-from torch import Tensor
-
-
-def picture_digest(image_HW3: Tensor) -> str:
-    """Names the pixels of a picture, and their shape."""
-    digest = blake2b(json.dumps(list(image_HW3.shape)).encode(), digest_size=32)
-    digest.update(image_HW3.contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
 
 def idempotency_key(*told: Any) -> str:
     """64 hex digits that name `told`. Raises TypeError or ValueError for what is not JSON."""

@@ -2,21 +2,18 @@
 
 import asyncio
 import json
-import logging
 from collections.abc import Awaitable, Mapping, Sequence
 from hashlib import blake2b
 
 from configs.reward import CombinedReward, Reward, parts_of
-from reward_server.answers import checked
+from reward_server.answers import trusted
 from reward_server.combine import combine_verdicts
 from reward_server.content import content_hash
 from reward_server.protocol import Answer
 from reward_server.service.judges import Description, EncodedItem, Judge, Unavailable, Verdict
 from reward_server.service.ledger import IdempotencyKeys, Ledger
 from reward_server.service.refusal import Refused
-from unigrpo.types import Score, ScoreFailure
-
-log = logging.getLogger(__name__)
+from unigrpo.types import ScoreFailure
 
 DESCRIBE_TIMEOUT = 10.0
 """Seconds for a verifier to say what it is."""
@@ -80,7 +77,7 @@ class Scoring:
             answers = await self._judges[name].judge(new)
             if len(answers) != len(new):
                 return [ScoreFailure(reason=f"{name} answered {len(answers)} verdicts for {len(new)} pictures")] * len(new)
-            return [_checked(name, answer, described.bounds) for answer in answers]
+            return [trusted(name, answer, keys=(), bounds=described.bounds) for answer in answers]  # a judge may run anywhere
 
         keys = [f"{described.version} {content}" for content in hashes]
         return await self.ledgers[name].verdicts(keys, items, ask, deadline)
@@ -103,12 +100,3 @@ async def _all_ended(asked: Sequence[Awaitable[list[Verdict]]]) -> list[list[Ver
     if errors := [each for each in ended if isinstance(each, BaseException)]:
         raise errors[0]
     return [each for each in ended if not isinstance(each, BaseException)]
-
-
-def _checked(name: str, answer: object, bounds: tuple[float, float]) -> Verdict:
-    """The answer when it can be trusted, else a failure that quotes it, in the log too: a judge may run anywhere."""
-    verdict = checked(answer, keys=(), bounds=bounds)
-    if isinstance(verdict, Score) or isinstance(answer, ScoreFailure):
-        return verdict
-    log.error("%s %s", name, verdict.reason)
-    return ScoreFailure(reason=f"{name} {verdict.reason}")

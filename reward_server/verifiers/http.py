@@ -12,9 +12,10 @@ from PIL import features
 from torch import Tensor
 
 from configs.verifiers import HttpReward
+from reward_server.content import picture_digest
 from reward_server.protocol import SCORE_PATH, Answer, encode_request, read_answer
 from reward_server.remote.calls import Call, Caller
-from reward_server.remote.keys import idempotency_key, picture_digest
+from reward_server.remote.keys import idempotency_key
 from reward_server.remote.quoting import quoted
 from unigrpo.pictures import encode_png
 from unigrpo.types import Prompt, Score, ScoreFailure
