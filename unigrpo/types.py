@@ -7,6 +7,7 @@ tensors and plain values.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -20,6 +21,8 @@ class Prompt:
     """Position in the prompt set: with (seed, step) it seeds everything sampled for this prompt."""
     text: str
     """What the user asks for."""
+    picture: Path | None = None
+    """A picture to edit, read before the text; None paints from nothing."""
     metadata: Mapping[str, Any]
     """GenEval's format: tag, include, optional exclude, prompt. Verifiers read it, the policy never does."""
 
@@ -30,6 +33,22 @@ class Given:
 
     token_ids: tuple[int, ...]
     """[T] without the bos and eos that wrap every segment."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GivenPicture:
+    """A picture the policy conditions on but did not paint. Example: 1024 x 768 px -> latent_LC [3072, 64], seen_HW3 [728, 980, 3].
+
+    The policy sees it twice, as latents and as patches, each a block of its own. None is a block that condition dropout left
+    out of fine-tuning: its position stays taken (BAGEL.md 8).
+    """
+
+    latent_LC: Tensor | None
+    """[L, C] float32: clean latent tokens as they were drawn from the posterior, the same for all that read this picture."""
+    grid_hw: tuple[int, int]
+    """Rows and columns of latent tokens, L = rows * columns."""
+    seen_HW3: Tensor | None
+    """[H, W, 3] uint8: the picture at the size its patches are cut from."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,7 +101,7 @@ class Painting:
     """The step whose weights painted it."""
 
 
-Span = Given | Thought | Trajectory
+Span = Given | GivenPicture | Thought | Trajectory
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,7 +109,7 @@ class Sample:
     """One chain as the learner trains on it: spans in the order the policy saw or made them, and one advantage for all."""
 
     spans: tuple[Span, ...]
-    """Today (Given prompt, Thought, Trajectory); more rounds are more spans."""
+    """Such as (Given system prompt, Given prompt, Thought, Trajectory); an edit has a GivenPicture before its prompt."""
     advantage: float
     """Group-relative advantage; it drives every span of the sample that the policy made."""
 

@@ -59,6 +59,31 @@ class AutoEncoderConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class VisionConfig:
+    """Sizes of the tower that reads pictures; the released one is SigLIP so400m at 980 px."""
+
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    """Layers that exist: one less than vit_config.json says (BAGEL.md 1)."""
+    num_heads: int
+    patch_size: int
+    """Pixels a side of one patch."""
+    image_size: int
+    """Pixels a side of the largest picture; its patches are the rows of the tower's own position table."""
+    num_channels: int
+    """Of a picture."""
+    layer_norm_eps: float
+    max_patches_per_side: int
+    """Side of both position tables in patches: the row stride of position ids, whatever the picture's width."""
+
+    @property
+    def patch_channels(self) -> int:
+        """Numbers of one patch."""
+        return self.num_channels * self.patch_size**2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class BagelConfig:
     """Everything the shapes of a BAGEL model follow from. Example: hidden_size 128 and num_layers 4 is the quickstart's."""
 
@@ -91,6 +116,8 @@ class BagelConfig:
     end_of_image: int = SPECIAL_TOKENS["end_of_image"]
     """`<|vision_end|>`, after every image block."""
     vae: AutoEncoderConfig = field(default_factory=AutoEncoderConfig)
+    vision: VisionConfig | None = None
+    """None for a model that was made without eyes: it takes no pictures in its prompts."""
 
     def __post_init__(self) -> None:
         if self.num_heads % self.num_kv_heads:

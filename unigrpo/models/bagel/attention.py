@@ -1,0 +1,181 @@
+"""Attention over packed tokens: many sequences in one row, each query seeing the keys of its own block only.
+
+What sees what is a list of blocks. On GPUs that can, they run through variable-length flash attention; everywhere else through
+scaled_dot_product_attention, blocks of like lengths together in one call.
+
+Shapes: S samples, T packed tokens, N query heads, K key-value heads, D head dim, B blocks of one tile, Q queries and M keys of
+its longest, E tokens of all blocks end to end.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
+
+SMALL_TILE = 1 << 16
+"""Scores (queries times keys) up to which one more call costs more than the padding it would save."""
+PADDING = 1.2
+"""How much larger than its blocks a tile may be beyond that."""
+
+
+class Attend(Protocol):
+    """Softmax attention as a layer needs it; which keys a query may see is the implementation's business."""
+
+    def __call__(self, q_STND: Tensor, k_STKD: Tensor, v_STKD: Tensor) -> Tensor:
+        """[S, T, N, D] mixed values."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Queries that see the same keys. Example: 3 tokens of text after 2 -> query (2, 3, 4), key (0, 1, 2, 3, 4), causal."""
+
+    query: tuple[int, ...]
+    """Places in the packed row; every place stands in exactly one block's query."""
+    key: tuple[int, ...]
+    """Places in the packed row. Of a causal block its own queries come last, in their order."""
+    causal: bool
+    """Whether the i-th of n queries is blind to the last n - 1 - i keys."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Queries and keys."""
+        return len(self.query), len(self.key)
+
+
+def block_attention(blocks: Sequence[Block], device: torch.device, dtype: torch.dtype) -> Attend:
+    """The kernel for blocks that this device has for this dtype."""
+    return Varlen(blocks, device) if has_varlen(device, dtype) else Tiled(blocks, device)
+
+
+def has_varlen(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether variable-length flash attention runs here: half precision on a GPU of compute capability 8 or more."""
+    half = dtype in (torch.bfloat16, torch.float16)
+    return device.type == "cuda" and half and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+class Tiled:
+    """Blocks padded together into tiles of scaled_dot_product_attention."""
+
+    def __init__(self, blocks: Sequence[Block], device: torch.device) -> None:
+        self._tiles = [Tile.of(group, device) for group in _alike([block for block in blocks if block.query])]
+        order_T = torch.cat([tile.query_BQ[tile.real_BQ] for tile in self._tiles])
+        self._place_T = torch.empty_like(order_T).scatter_(0, order_T, torch.arange(len(order_T), device=device))
+
+    def __call__(self, q_STND: Tensor, k_STKD: Tensor, v_STKD: Tensor) -> Tensor:
+        mixed_TND = torch.cat([tile(q_STND[0], k_STKD[0], v_STKD[0]) for tile in self._tiles])
+        return mixed_TND.index_select(0, self._place_T)[None]
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """Blocks of like lengths, run in one call."""
+
+    query_BQ: Tensor
+    """Places, 0 at padding."""
+    real_BQ: Tensor
+    """Bool, False at padding."""
+    key_BM: Tensor
+    """Places, 0 at padding."""
+    mask_B1QM: Tensor | None
+    """What each query may see; None for everything, or for what is_causal says."""
+    is_causal: bool
+    """Whether the mask is the lower triangle alone."""
+
+    @classmethod
+    def of(cls, blocks: Sequence[Block], device: torch.device) -> "Tile":
+        """Pad the blocks to the longest."""
+        query_BQ, real_BQ = _padded([block.query for block in blocks])
+        key_BM, seen_BM = _padded([block.key for block in blocks])
+        triangle = blocks[0].causal and all(len(block.query) == len(block.key) for block in blocks)
+        mask_B1QM: Tensor | None = None
+        if not triangle and not (bool(seen_BM.all()) and not any(block.causal for block in blocks)):
+            place_M, place_Q1 = torch.arange(key_BM.shape[1]), torch.arange(query_BQ.shape[1])[:, None]
+            past_B11 = torch.tensor([len(block.key) - len(block.query) for block in blocks])[:, None, None]
+            mask_BQM = seen_BM[:, None].expand(-1, query_BQ.shape[1], -1)
+            if blocks[0].causal:
+                mask_BQM = mask_BQM & (place_M <= place_Q1 + past_B11)
+            mask_B1QM = mask_BQM[:, None].to(device)
+        return cls(query_BQ.to(device), real_BQ.to(device), key_BM.to(device), mask_B1QM, triangle)
+
+    def __call__(self, q_TND: Tensor, k_TKD: Tensor, v_TKD: Tensor) -> Tensor:
+        """Mixed values of the real queries, block after block."""
+        q, k, v = (
+            each.index_select(0, at.flatten()).unflatten(0, at.shape).transpose(1, 2)
+            for each, at in ((q_TND, self.query_BQ), (k_TKD, self.key_BM), (v_TKD, self.key_BM))
+        )
+        grouped = q.shape[1] != k.shape[1]
+        mixed = F.scaled_dot_product_attention(q, k, v, self.mask_B1QM, is_causal=self.is_causal, enable_gqa=grouped)
+        return mixed.transpose(1, 2)[self.real_BQ]
+
+
+class Varlen:
+    """Blocks end to end through variable-length flash attention: the causal ones in one call, the others in another."""
+
+    def __init__(self, blocks: Sequence[Block], device: torch.device) -> None:
+        kinds = [[block for block in blocks if block.query and block.causal is causal] for causal in (True, False)]
+        self._calls = [_EndToEnd(kind, device) for kind in kinds if kind]
+        order_T = torch.cat([call.query_E for call in self._calls])
+        self._place_T = torch.empty_like(order_T).scatter_(0, order_T, torch.arange(len(order_T), device=device))
+
+    def __call__(self, q_STND: Tensor, k_STKD: Tensor, v_STKD: Tensor) -> Tensor:
+        mixed_TND = torch.cat([call(q_STND[0], k_STKD[0], v_STKD[0]) for call in self._calls])
+        return mixed_TND.index_select(0, self._place_T)[None]
+
+
+class _EndToEnd:
+    def __init__(self, blocks: Sequence[Block], device: torch.device) -> None:
+        self.query_E = torch.tensor([place for block in blocks for place in block.query], device=device)
+        self._key_E = torch.tensor([place for block in blocks for place in block.key], device=device)
+        lengths_Q, lengths_M = ([block.size[side] for block in blocks] for side in (0, 1))
+        self._bounds = [
+            torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device) for lengths in (lengths_Q, lengths_M)
+        ]
+        self._longest = max(lengths_Q), max(lengths_M)
+        self._window = (-1, 0) if blocks[0].causal else (-1, -1)
+
+    def __call__(self, q_TND: Tensor, k_TKD: Tensor, v_TKD: Tensor) -> Tensor:
+        from torch.nn.attention.varlen import varlen_attn
+
+        mixed: Tensor = varlen_attn(
+            q_TND.index_select(0, self.query_E),
+            k_TKD.index_select(0, self._key_E),
+            v_TKD.index_select(0, self._key_E),
+            *self._bounds,
+            *self._longest,
+            window_size=self._window,
+            enable_gqa=q_TND.shape[1] != k_TKD.shape[1],
+        )
+        return mixed
+
+
+def _alike(blocks: Sequence[Block]) -> Iterator[list[Block]]:
+    """Blocks in groups that cost little padding: causal ones apart, those without a past apart, longest first."""
+
+    def kind(block: Block) -> tuple[bool, bool]:
+        return block.causal, block.causal and len(block.query) == len(block.key)
+
+    group: list[Block] = []
+    spent = 0
+    for block in sorted(blocks, key=lambda block: (*kind(block), *block.size), reverse=True):
+        queries, keys = (max(sizes) for sizes in zip(block.size, *(other.size for other in group[:1]), strict=True))
+        spent += block.size[0] * block.size[1]
+        padded = (len(group) + 1) * queries * keys
+        if group and (kind(block) != kind(group[0]) or padded > max(SMALL_TILE, PADDING * spent)):
+            yield group
+            group, spent = [], block.size[0] * block.size[1]
+        group.append(block)
+    if group:
+        yield group
+
+
+def _padded(places: Sequence[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
+    """Places right-padded with 0 [B, longest], and where they are real."""
+    padded = pad_sequence([torch.tensor(each, dtype=torch.int64) for each in places], batch_first=True)
+    lengths_B1 = torch.tensor([len(each) for each in places])[:, None]
+    return padded, torch.arange(padded.shape[1]) < lengths_B1
