@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from configs.base import AbsolutePath, Section
+from configs.guidance import Guidance
 from configs.reward import Reward
 from configs.reward_model import RewardModelConfig
 from configs.reward_service import RewardServiceConfig
@@ -159,6 +160,8 @@ class EvaluationConfig(Section):
     """Points of the deterministic time grid."""
     temperature: NonNegativeFloat = 1.0
     """Of thoughts, with a fixed seed each; 0 is greedy."""
+    guidance: Guidance | None = None
+    """Classifier-free guidance of the paintings; null paints as training does, without."""
 
     def due(self, step: int, last: int) -> bool:
         """Whether the policy of `step` (of `last`) is evaluated."""
