@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,69 @@ import torch
 from safetensors.torch import save_file
 
 from tests.unigrpo.models.fakes import CONFIG
-from unigrpo.models.bagel.config import LATENT_TABLE, AutoEncoderConfig, BagelConfig
+from unigrpo.models.bagel.config import LATENT_TABLE, AutoEncoderConfig, BagelConfig, VisionConfig
+
+VISION = VisionConfig(
+    hidden_size=16,
+    intermediate_size=20,
+    num_layers=2,
+    num_heads=2,
+    patch_size=14,
+    image_size=140,
+    num_channels=3,
+    layer_norm_eps=1e-6,
+    max_patches_per_side=10,
+)
+SEEING = replace(CONFIG, vision=VISION)
+QWEN_AS_RELEASED = {
+    "architectures": ["Qwen2ForCausalLM"],
+    "attention_dropout": 0.0,
+    "bos_token_id": 151643,
+    "eos_token_id": 151645,
+    "hidden_act": "silu",
+    "hidden_size": 3584,
+    "initializer_range": 0.02,
+    "intermediate_size": 18944,
+    "max_position_embeddings": 32768,
+    "max_window_layers": 28,
+    "model_type": "qwen2",
+    "num_attention_heads": 28,
+    "num_hidden_layers": 28,
+    "num_key_value_heads": 4,
+    "qk_norm": True,
+    "rms_norm_eps": 1e-06,
+    "rope_scaling": None,
+    "rope_theta": 1000000.0,
+    "sliding_window": 131072,
+    "tie_word_embeddings": False,
+    "torch_dtype": "bfloat16",
+    "transformers_version": "4.43.1",
+    "use_cache": True,
+    "use_sliding_window": False,
+    "vocab_size": 152064,
+}
+VIT_AS_RELEASED = {
+    "hidden_size": 1152,
+    "image_size": 980,
+    "intermediate_size": 4304,
+    "model_type": "siglip_vision_model",
+    "num_attention_heads": 16,
+    "num_hidden_layers": 27,
+    "patch_size": 14,
+}
+ROOT_AS_RELEASED = {
+    "model_type": "bagel",
+    "visual_gen": True,
+    "visual_und": True,
+    "connector_act": "gelu_pytorch_tanh",
+    "interpolate_pos": False,
+    "latent_patch_size": 2,
+    "max_latent_size": 32,
+    "timestep_shift": 1.0,
+    "vae_config": {"downsample": 8, "z_channels": 16},
+    "vit_max_num_patch_per_side": 70,
+}
+"""What the released files hold, Hugging Face's own keys included."""
 
 
 def edit(path: Path, **changes: Any) -> None:
@@ -16,17 +79,68 @@ def edit(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
 
 
-def test_a_saved_config_is_read_back(tmp_path: Path) -> None:
-    CONFIG.save(tmp_path)
-    assert BagelConfig.from_folder(tmp_path) == CONFIG
+@pytest.mark.parametrize("config", [CONFIG, SEEING])
+def test_a_saved_config_is_read_back(tmp_path: Path, config: BagelConfig) -> None:
+    config.save(tmp_path)
+    assert BagelConfig.from_folder(tmp_path) == config
 
 
 def test_one_file_may_hold_all_sections(tmp_path: Path) -> None:
+    SEEING.save(tmp_path)
+    for part in ("llm_config", "vit_config"):
+        file = tmp_path / f"{part}.json"
+        edit(tmp_path / "config.json", **{part: json.loads(file.read_text())})
+        file.unlink()
+    assert BagelConfig.from_folder(tmp_path) == SEEING
+
+
+def save_released(folder: Path) -> None:
+    """The JSON files of the released folder."""
+    parts = {"llm_config": QWEN_AS_RELEASED, "vit_config": VIT_AS_RELEASED, "config": ROOT_AS_RELEASED}
+    for name, content in parts.items():
+        (folder / f"{name}.json").write_text(json.dumps(content))
+
+
+def test_the_released_files(tmp_path: Path) -> None:
+    save_released(tmp_path)
+    save_file({LATENT_TABLE: torch.empty(4096, 1)}, tmp_path / "ema.safetensors")
+    config = BagelConfig.from_folder(tmp_path)
+    assert config == BagelConfig(
+        vocab_size=152064,
+        hidden_size=3584,
+        intermediate_size=18944,
+        num_layers=28,
+        num_heads=28,
+        num_kv_heads=4,
+        head_dim=128,
+        rope_theta=1e6,
+        rms_norm_eps=1e-6,
+        max_position_embeddings=32768,
+        max_latent_size=64,
+        vision=VisionConfig(
+            hidden_size=1152,
+            intermediate_size=4304,
+            num_layers=26,
+            num_heads=16,
+            patch_size=14,
+            image_size=980,
+            num_channels=3,
+            layer_norm_eps=1e-6,
+            max_patches_per_side=70,
+        ),
+    )
+    config.save(tmp_path)
+    assert BagelConfig.from_folder(tmp_path) == config
+    assert json.loads((tmp_path / "vit_config.json").read_text()).items() >= VIT_AS_RELEASED.items()
+
+
+def test_the_rope_base_where_newer_transformers_write_it(tmp_path: Path) -> None:
     CONFIG.save(tmp_path)
-    llm = tmp_path / "llm_config.json"
-    edit(tmp_path / "config.json", llm_config=json.loads(llm.read_text()))
-    llm.unlink()
+    edit(tmp_path / "llm_config.json", rope_theta=None, rope_parameters={"rope_type": "default", "rope_theta": 1e4})
     assert BagelConfig.from_folder(tmp_path) == CONFIG
+    edit(tmp_path / "llm_config.json", rope_parameters={"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0})
+    with pytest.raises(ValueError, match=r'rope_type is "yarn" in rope_parameters in .*llm_config.json'):
+        BagelConfig.from_folder(tmp_path)
 
 
 def test_what_the_released_config_leaves_unsaid(tmp_path: Path) -> None:
@@ -51,7 +165,7 @@ def test_the_weights_overrule_a_stale_latent_size(tmp_path: Path) -> None:
 def test_a_table_that_is_not_square_is_refused(tmp_path: Path) -> None:
     CONFIG.save(tmp_path)
     save_file({LATENT_TABLE: torch.zeros(48, CONFIG.hidden_size)}, tmp_path / "ema.safetensors")
-    with pytest.raises(ValueError, match=r"latent_pos_embed.pos_embed in .*ema.safetensors has 48 rows"):
+    with pytest.raises(ValueError, match=r"latent_pos_embed.pos_embed in .*ema.safetensors is \[48, 24\]"):
         BagelConfig.from_folder(tmp_path)
 
 
@@ -67,8 +181,16 @@ def test_a_table_that_is_not_square_is_refused(tmp_path: Path) -> None:
         ("llm_config.json", {"rope_theta": "big"}, r"rope_theta is 'big' in .*it must be a number"),
         ("llm_config.json", {"num_key_value_heads": 4}, r"6 query heads cannot share 4 key-value heads"),
         ("llm_config.json", {"head_dim": 7}, r"head_dim is 7"),
-        ("llm_config.json", {"hidden_act": "gelu"}, r"hidden_act is 'gelu'.*use 'silu'"),
-        ("llm_config.json", {"rope_scaling": {"factor": 2}}, r"rope_scaling is .*remove it"),
+        ("llm_config.json", {"hidden_act": "gelu"}, r'hidden_act is "gelu" in .*but every BAGEL has "silu" there'),
+        ("llm_config.json", {"rope_scaling": {"factor": 2}}, r"rope_scaling is .*every BAGEL has null there"),
+        ("llm_config.json", {"tie_word_embeddings": True}, r"tie_word_embeddings is true in .*every BAGEL has false there"),
+        ("llm_config.json", {"qk_norm": False}, r"qk_norm is false in .*every BAGEL has true there"),
+        ("llm_config.json", {"use_sliding_window": True}, r"use_sliding_window is true in .*every BAGEL has false there"),
+        ("vit_config.json", {"hidden_act": "quick_gelu"}, r'hidden_act is "quick_gelu" in .*vit_config.json'),
+        ("vit_config.json", {"num_attention_heads": 3}, r"hidden_size is 16 in .*, which 3 heads cannot share"),
+        ("vit_config.json", {"image_size": 154}, r"vit_max_num_patch_per_side is 10 in .*make 11; use the files of one"),
+        ("config.json", {"connector_act": "relu"}, r'connector_act is "relu" in .*config.json'),
+        ("config.json", {"interpolate_pos": True}, r"interpolate_pos is true in .*config.json"),
         ("llm_config.json", {"attention_bias_qkv": 1}, r"attention_bias_qkv is 1 in .*true or false"),
         ("llm_config.json", {"vocab_size": 58}, r"start_of_image is 58; the vocabulary has 58 ids"),
         ("config.json", {"vae_config": None}, r"vae_config is missing in .*it must be an object"),
@@ -78,7 +200,7 @@ def test_a_table_that_is_not_square_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_value_is_named_with_its_file(tmp_path: Path, file: str, changes: dict[str, Any], message: str) -> None:
-    CONFIG.save(tmp_path)
+    SEEING.save(tmp_path)
     edit(tmp_path / file, **changes)
     with pytest.raises(ValueError, match=message):
         BagelConfig.from_folder(tmp_path)
@@ -92,6 +214,16 @@ def test_a_missing_folder_or_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"latent')
     with pytest.raises(ValueError, match=r"config.json is not valid JSON"):
         BagelConfig.from_folder(tmp_path)
+
+
+def test_a_folder_of_a_run_says_where_its_policy_is(tmp_path: Path) -> None:
+    for step in (3, 20):
+        policy = tmp_path / "checkpoints" / f"step-{step:06d}" / "policy"
+        policy.mkdir(parents=True)
+        CONFIG.save(policy)
+    for folder in (tmp_path, policy.parent):
+        with pytest.raises(ValueError, match=rf"{folder} belongs to a run .*its newest is {policy}$"):
+            BagelConfig.from_folder(folder)
 
 
 def test_the_grid_of_a_picture() -> None:

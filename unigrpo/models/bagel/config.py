@@ -1,8 +1,4 @@
-"""Sizes and token ids of a BAGEL model, read from and written to its checkpoint folder.
-
-Two layouts are read: the released one (llm_config.json beside config.json) and a single config.json that holds all sections.
-Defaults are the released model's, for what its config.json leaves unsaid.
-"""
+"""Sizes and token ids of a BAGEL model, read from its checkpoint folder (config_files.py) and written there."""
 
 import json
 import math
@@ -10,77 +6,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from safetensors import SafetensorError, safe_open
+from unigrpo.models.bagel.config_files import GELU, LLM_FILE, ROOT_FILE, VIT_FILE, VIT_LAYERS_UNUSED, read_fields
+from unigrpo.models.bagel.config_parts import (
+    NORM_GROUPS as NORM_GROUPS,
+    SPECIAL_TOKENS as SPECIAL_TOKENS,
+    AutoEncoderConfig as AutoEncoderConfig,
+    VisionConfig as VisionConfig,
+)
+from unigrpo.models.bagel.weights_file import WeightsFile
 
-from unigrpo.models.bagel.jsonfile import Section, read_json
-
-LLM_FILE = "llm_config.json"
-ROOT_FILE = "config.json"
 WEIGHTS_FILE = "ema.safetensors"
 LATENT_TABLE = "latent_pos_embed.pos_embed"
-SPECIAL_TOKENS = {"bos_token_id": 151644, "eos_token_id": 151645, "start_of_image": 151652, "end_of_image": 151653}
-"""Qwen2.5's ids of <|im_start|>, <|im_end|>, <|vision_start|>, <|vision_end|>."""
-NORM_GROUPS = 32
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AutoEncoderConfig:
-    """Sizes of the autoencoder; the defaults are FLUX's, which BAGEL took over."""
-
-    resolution: int = 256
-    """Pixels a side it was trained at; nothing is computed from it."""
-    in_channels: int = 3
-    """Channels of a picture."""
-    ch: int = 128
-    """Channels of the finest level."""
-    ch_mult: tuple[int, ...] = (1, 2, 4, 4)
-    """Channels of each level as multiples of ch; every level but the last halves the picture."""
-    num_res_blocks: int = 2
-    """Residual blocks a level in the encoder; the decoder has one more."""
-    z_channels: int = 16
-    """Channels of a latent."""
-    scale_factor: float = 0.3611
-    """latent = scale_factor * (z - shift_factor)."""
-    shift_factor: float = 0.1159
-    """See scale_factor."""
-
-    def __post_init__(self) -> None:
-        for level, multiple in enumerate(self.ch_mult):
-            if (self.ch * multiple) % NORM_GROUPS:
-                raise ValueError(
-                    f"vae_config: ch {self.ch} times ch_mult[{level}] {multiple} is {self.ch * multiple} channels, which "
-                    f"{NORM_GROUPS} normalisation groups cannot share; make it a multiple of {NORM_GROUPS}"
-                )
-
-    @property
-    def downsample(self) -> int:
-        """Pixels of a picture's side to one of its latent."""
-        return int(2 ** (len(self.ch_mult) - 1))
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class VisionConfig:
-    """Sizes of the tower that reads pictures; the released one is SigLIP so400m at 980 px."""
-
-    hidden_size: int
-    intermediate_size: int
-    num_layers: int
-    """Layers that exist: one less than vit_config.json says (BAGEL.md 1)."""
-    num_heads: int
-    patch_size: int
-    """Pixels a side of one patch."""
-    image_size: int
-    """Pixels a side of the largest picture; its patches are the rows of the tower's own position table."""
-    num_channels: int
-    """Of a picture."""
-    layer_norm_eps: float
-    max_patches_per_side: int
-    """Side of both position tables in patches: the row stride of position ids, whatever the picture's width."""
-
-    @property
-    def patch_channels(self) -> int:
-        """Numbers of one patch."""
-        return self.num_channels * self.patch_size**2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,13 +43,13 @@ class BagelConfig:
     """Side of the latent position table in latent tokens."""
     time_features: int = 256
     """Cosine and sine features of the flow time."""
-    bos_token_id: int = SPECIAL_TOKENS["bos_token_id"]
+    bos_token_id: int = SPECIAL_TOKENS["bos_token_id"][1]
     """`<|im_start|>`, before every text segment."""
-    eos_token_id: int = SPECIAL_TOKENS["eos_token_id"]
+    eos_token_id: int = SPECIAL_TOKENS["eos_token_id"][1]
     """`<|im_end|>`, after every text segment."""
-    start_of_image: int = SPECIAL_TOKENS["start_of_image"]
+    start_of_image: int = SPECIAL_TOKENS["start_of_image"][1]
     """`<|vision_start|>`, before every image block."""
-    end_of_image: int = SPECIAL_TOKENS["end_of_image"]
+    end_of_image: int = SPECIAL_TOKENS["end_of_image"][1]
     """`<|vision_end|>`, after every image block."""
     vae: AutoEncoderConfig = field(default_factory=AutoEncoderConfig)
     vision: VisionConfig | None = None
@@ -149,19 +85,20 @@ class BagelConfig:
                 raise ValueError(f"a painting's {name} is {side} pixels; allowed are multiples of {stride} up to {longest}")
         return height // stride, width // stride
 
+    @property
+    def special_tokens(self) -> dict[str, int]:
+        """Text of each special token -> its id."""
+        return {text: getattr(self, name) for name, (text, _) in SPECIAL_TOKENS.items()}
+
     @classmethod
     def from_folder(cls, folder: Path) -> Self:
         """Read a checkpoint folder; the latent position table in its weights, if there, overrules max_latent_size.
 
-        (The released config.json says 32 where its weights hold 64 x 64 rows.) Raises ValueError naming file and key.
+        (The released config.json says 32 where its weights hold 64 x 64 rows. Of the tables of the vision tower the config is
+        right.) Raises ValueError naming file and key.
         """
-        if not folder.is_dir():
-            raise ValueError(f"{folder} is not a folder; give one that holds {WEIGHTS_FILE} and {ROOT_FILE}")
-        root = Section(read_json(folder / ROOT_FILE), str(folder / ROOT_FILE))
-        released = (folder / LLM_FILE).is_file()
-        llm = Section(read_json(folder / LLM_FILE), str(folder / LLM_FILE)) if released else root.section("llm_config")
-        fields = _llm_fields(llm) | _root_fields(root)
-        if (side := _table_side(folder / WEIGHTS_FILE)) is not None:
+        fields = read_fields(folder)
+        if (side := _latent_table_side(folder / WEIGHTS_FILE)) is not None:
             fields["max_latent_size"] = side
         return cls(**fields)
 
@@ -189,83 +126,52 @@ class BagelConfig:
         }
 
     def save(self, folder: Path) -> None:
-        """Write llm_config.json and config.json into the folder."""
+        """Write llm_config.json, config.json and, for a model with eyes, vit_config.json into the folder."""
         root = {
+            "model_type": "bagel",
             "latent_patch_size": self.latent_patch_size,
             "max_latent_size": self.max_latent_size,
             "timestep_embed_dim": self.time_features,
             "vae_config": {**asdict(self.vae), "downsample": self.vae.downsample},
             "special_tokens": {name: getattr(self, name) for name in SPECIAL_TOKENS},
         }
-        for name, content in ((LLM_FILE, self.llm_dict()), (ROOT_FILE, root)):
+        files = {LLM_FILE: self.llm_dict(), ROOT_FILE: root}
+        if self.vision is not None:
+            root |= {
+                "vit_max_num_patch_per_side": self.vision.max_patches_per_side,
+                "connector_act": GELU,
+                "interpolate_pos": False,
+            }
+            files[VIT_FILE] = _vit_dict(self.vision)
+        for name, content in files.items():
             (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def _llm_fields(llm: Section) -> dict[str, Any]:
-    if (activation := llm.values.get("hidden_act", "silu")) != "silu":
-        raise ValueError(f"hidden_act is {activation!r} in {llm.place}; both experts of BAGEL use 'silu'")
-    if (scaling := llm.values.get("rope_scaling")) is not None:
-        raise ValueError(f"rope_scaling is {scaling!r} in {llm.place}; BAGEL's positions are unscaled, remove it")
-    hidden_size, num_heads = llm.size("hidden_size"), llm.size("num_attention_heads")
+def _vit_dict(vision: VisionConfig) -> dict[str, Any]:
+    """The tower as a Hugging Face SigLIP config."""
     return {
-        "vocab_size": llm.size("vocab_size"),
-        "hidden_size": hidden_size,
-        "intermediate_size": llm.size("intermediate_size"),
-        "num_layers": llm.size("num_hidden_layers"),
-        "num_heads": num_heads,
-        "num_kv_heads": llm.size("num_key_value_heads"),
-        "head_dim": llm.size("head_dim", hidden_size // num_heads),
-        "rope_theta": llm.number("rope_theta"),
-        "rms_norm_eps": llm.number("rms_norm_eps"),
-        "max_position_embeddings": llm.size("max_position_embeddings"),
-        "attention_bias": llm.flag("attention_bias_qkv", True),
+        "model_type": "siglip_vision_model",
+        "hidden_size": vision.hidden_size,
+        "intermediate_size": vision.intermediate_size,
+        "num_hidden_layers": vision.num_layers + VIT_LAYERS_UNUSED,
+        "num_attention_heads": vision.num_heads,
+        "patch_size": vision.patch_size,
+        "image_size": vision.image_size,
+        "num_channels": vision.num_channels,
+        "layer_norm_eps": vision.layer_norm_eps,
+        "hidden_act": GELU,
     }
 
 
-def _root_fields(root: Section) -> dict[str, Any]:
-    tokens = root.section("special_tokens") if "special_tokens" in root.values else Section({}, root.place)
-    return {
-        "latent_patch_size": root.size("latent_patch_size"),
-        "max_latent_size": root.size("max_latent_size"),
-        "time_features": root.size("timestep_embed_dim", 256),
-        "vae": _vae(root.section("vae_config")),
-        **{name: tokens.whole(name, default) for name, default in SPECIAL_TOKENS.items()},
-    }
-
-
-def _vae(section: Section) -> AutoEncoderConfig:
-    flux = AutoEncoderConfig()
-    ch_mult = section.values.get("ch_mult", list(flux.ch_mult))
-    if not isinstance(ch_mult, list) or not ch_mult or not all(isinstance(each, int) and each > 0 for each in ch_mult):
-        raise ValueError(f"ch_mult is {ch_mult!r} in {section.place}; it must be a list of positive integers")
-    config = AutoEncoderConfig(
-        resolution=section.size("resolution", flux.resolution),
-        in_channels=section.size("in_channels", flux.in_channels),
-        ch=section.size("ch", flux.ch),
-        ch_mult=tuple(ch_mult),
-        num_res_blocks=section.whole("num_res_blocks", flux.num_res_blocks),
-        z_channels=section.size("z_channels", flux.z_channels),
-        scale_factor=section.number("scale_factor", flux.scale_factor),
-        shift_factor=section.number("shift_factor", flux.shift_factor),
-    )
-    for name, implied in (("downsample", config.downsample), ("out_ch", config.in_channels)):
-        if (given := section.size(name, implied)) != implied:
-            raise ValueError(f"{name} is {given} in {section.place}, but its other values imply {implied}; make them agree")
-    return config
-
-
-def _table_side(weights: Path) -> int | None:
+def _latent_table_side(weights: Path) -> int | None:
     """Side of the square latent position table in a weights file; None when file or table are absent."""
     if not weights.is_file():
         return None
-    try:
-        with safe_open(weights, "pt") as file:
-            if LATENT_TABLE not in file.keys():  # noqa: SIM118
-                return None
-            rows = file.get_slice(LATENT_TABLE).get_shape()[0]
-    except SafetensorError as error:
-        raise ValueError(f"{weights} cannot be read ({error}): it is truncated or damaged; copy it again") from error
-    side = math.isqrt(rows)
-    if side * side != rows:
-        raise ValueError(f"{LATENT_TABLE} in {weights} has {rows} rows; a square table has a square number of them")
+    with WeightsFile(weights) as file:
+        shape = file.shapes.get(LATENT_TABLE)
+    if shape is None:
+        return None
+    side = math.isqrt(shape[0]) if len(shape) == 2 else 0
+    if not side or side * side != shape[0]:
+        raise ValueError(f"{LATENT_TABLE} in {weights} is {list(shape)}; it must have a row for each place of a square")
     return side

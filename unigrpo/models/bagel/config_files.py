@@ -1,0 +1,147 @@
+"""The JSON files of a checkpoint folder, read strictly into the fields of a BagelConfig.
+
+Two layouts are read: the released one (llm_config.json and vit_config.json beside config.json) and a single config.json that
+holds them as sections. Hugging Face's own keys in them are passed over where they change nothing, and refused where they ask
+for another architecture. Defaults are the released model's, for what its files leave unsaid.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from unigrpo.models.bagel.config_parts import SPECIAL_TOKENS, AutoEncoderConfig, VisionConfig
+from unigrpo.models.bagel.jsonfile import Section, read_json
+
+ROOT_FILE = "config.json"
+LLM_FILE = "llm_config.json"
+VIT_FILE = "vit_config.json"
+GELU = "gelu_pytorch_tanh"
+FIXED_LLM = {
+    "hidden_act": "silu",
+    "qk_norm": True,
+    "tie_word_embeddings": False,
+    "use_sliding_window": False,
+    "rope_scaling": None,
+    "attention_dropout": 0.0,
+}
+"""What the language model of every BAGEL is like, whether its file says so or not."""
+FIXED_VIT = {"hidden_act": GELU, "rope": False, "attention_dropout": 0.0}
+FIXED_ROOT = {"connector_act": GELU, "interpolate_pos": False}
+VIT_LAYERS_UNUSED = 1
+"""The tower's last layer: vit_config.json counts it, the weights do not hold it (BAGEL.md 1)."""
+
+
+def read_fields(folder: Path) -> dict[str, Any]:
+    """The fields of a BagelConfig. Raises ValueError naming file and key."""
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is not a folder; give a BAGEL checkpoint folder, which holds {ROOT_FILE}")
+    if not (folder / ROOT_FILE).is_file() and (policies := _policies(folder)):
+        raise ValueError(f"{folder} belongs to a run and is no BAGEL checkpoint folder itself; its newest is {policies[-1]}")
+    root = Section(read_json(folder / ROOT_FILE), str(folder / ROOT_FILE))
+    _require(root, FIXED_ROOT)
+    llm = _part(folder / LLM_FILE, root)
+    vit = _part(folder / VIT_FILE, root) if (folder / VIT_FILE).is_file() or "vit_config" in root.values else None
+    return _llm_fields(llm) | _root_fields(root) | {"vision": None if vit is None else _vision(vit, root)}
+
+
+def _policies(folder: Path) -> list[Path]:
+    """The folders in the released layout below a run's folder or one of its checkpoints; the newest last."""
+    places = ("policy", "checkpoints/step-*/policy")
+    return [path.parent for place in places for path in sorted(folder.glob(f"{place}/{ROOT_FILE}"))]
+
+
+def _part(path: Path, root: Section) -> Section:
+    """A file of its own, or the section of config.json that is called as it."""
+    return Section(read_json(path), str(path)) if path.is_file() else root.section(path.stem)
+
+
+def _require(section: Section, fixed: Mapping[str, Any]) -> None:
+    """Raises ValueError for a value that asks for another architecture; null and nothing say nothing."""
+    for key, only in fixed.items():
+        if (given := section.values.get(key)) not in (None, only):
+            raise ValueError(
+                f"{key} is {json.dumps(given)} in {section.place}, but every BAGEL has {json.dumps(only)} there; "
+                "give the config and weights of a BAGEL checkpoint"
+            )
+
+
+def _llm_fields(llm: Section) -> dict[str, Any]:
+    rope = llm.section("rope_parameters").values if llm.values.get("rope_parameters") is not None else {}
+    _require(llm, FIXED_LLM)
+    _require(Section(rope, f"rope_parameters in {llm.place}"), {"rope_type": "default"})
+    hidden_size, num_heads = llm.size("hidden_size"), llm.size("num_attention_heads")
+    return {
+        "vocab_size": llm.size("vocab_size"),
+        "hidden_size": hidden_size,
+        "intermediate_size": llm.size("intermediate_size"),
+        "num_layers": llm.size("num_hidden_layers"),
+        "num_heads": num_heads,
+        "num_kv_heads": llm.size("num_key_value_heads"),
+        "head_dim": hidden_size // num_heads if llm.values.get("head_dim") is None else llm.size("head_dim"),
+        "rope_theta": llm.number("rope_theta", rope.get("rope_theta")),
+        "rms_norm_eps": llm.number("rms_norm_eps"),
+        "max_position_embeddings": llm.size("max_position_embeddings"),
+        "attention_bias": llm.flag("attention_bias_qkv", True),
+    }
+
+
+def _root_fields(root: Section) -> dict[str, Any]:
+    tokens = root.section("special_tokens") if "special_tokens" in root.values else Section({}, root.place)
+    return {
+        "latent_patch_size": root.size("latent_patch_size"),
+        "max_latent_size": root.size("max_latent_size"),
+        "time_features": root.size("timestep_embed_dim", 256),
+        "vae": _vae(root.section("vae_config")),
+        **{name: tokens.whole(name, default) for name, (_, default) in SPECIAL_TOKENS.items()},
+    }
+
+
+def _vision(vit: Section, root: Section) -> VisionConfig:
+    _require(vit, FIXED_VIT)
+    num_layers = vit.size("num_hidden_layers") - VIT_LAYERS_UNUSED
+    hidden_size, num_heads = vit.size("hidden_size"), vit.size("num_attention_heads")
+    if hidden_size % num_heads:
+        raise ValueError(
+            f"hidden_size is {hidden_size} in {vit.place}, which {num_heads} heads cannot share; "
+            "make it a multiple of num_attention_heads"
+        )
+    image_size, patch_size = vit.size("image_size"), vit.size("patch_size")
+    side = image_size // patch_size
+    if (given := root.size("vit_max_num_patch_per_side", side)) != side:
+        raise ValueError(
+            f"vit_max_num_patch_per_side is {given} in {root.place}, but image_size {image_size} and patch_size {patch_size} "
+            f"in {vit.place} make {side}; use the files of one checkpoint"
+        )
+    return VisionConfig(
+        hidden_size=hidden_size,
+        intermediate_size=vit.size("intermediate_size"),
+        num_layers=num_layers,
+        num_heads=num_heads,
+        patch_size=patch_size,
+        image_size=image_size,
+        num_channels=vit.size("num_channels", 3),
+        layer_norm_eps=vit.number("layer_norm_eps", 1e-6),
+        max_patches_per_side=side,
+    )
+
+
+def _vae(section: Section) -> AutoEncoderConfig:
+    flux = AutoEncoderConfig()
+    ch_mult = section.values.get("ch_mult", list(flux.ch_mult))
+    if not isinstance(ch_mult, list) or not ch_mult or not all(isinstance(each, int) and each > 0 for each in ch_mult):
+        raise ValueError(f"ch_mult is {ch_mult!r} in {section.place}; it must be a list of positive integers")
+    config = AutoEncoderConfig(
+        resolution=section.size("resolution", flux.resolution),
+        in_channels=section.size("in_channels", flux.in_channels),
+        ch=section.size("ch", flux.ch),
+        ch_mult=tuple(ch_mult),
+        num_res_blocks=section.whole("num_res_blocks", flux.num_res_blocks),
+        z_channels=section.size("z_channels", flux.z_channels),
+        scale_factor=section.number("scale_factor", flux.scale_factor),
+        shift_factor=section.number("shift_factor", flux.shift_factor),
+    )
+    for name, implied in (("downsample", config.downsample), ("out_ch", config.in_channels)):
+        if (given := section.size(name, implied)) != implied:
+            raise ValueError(f"{name} is {given} in {section.place}, but its other values imply {implied}; make them agree")
+    return config
