@@ -14,9 +14,21 @@ import torch
 from torch import Tensor
 
 from configs.roles import LearnerConfig
-from learner.batch import Chain, FlowBatch, MiniBatch, TextBatch, chain_of, cut, flow_batch, text_batch
+from learner.batch import (
+    FlowBatch,
+    MiniBatch,
+    Packer,
+    Row,
+    TextBatch,
+    cut,
+    flow_batch,
+    flow_rows,
+    sees_pictures,
+    text_batch,
+    text_row,
+)
 from learner.checks import Expected
-from learner.policy import in_pieces, token_logp, velocity
+from learner.policy import Window, in_pieces, token_logp, velocity
 from learner.zero import ZeroEngine
 from unigrpo.algo.flow import normalised_log_ratio
 from unigrpo.models.bagel.model import Bagel
@@ -72,21 +84,22 @@ class Anchor:
         texts, flows = self._pack(mini_batch.samples, expected)
         return Work(
             texts=[self._text(batch) for batch in texts],
-            flows=[self._flow(batch, expected) for batch in flows],
+            flows=[self._flow(batch, expected.window) for batch in flows],
             global_count=mini_batch.global_count,
         )
 
     def _pack(self, samples: Sequence[Sample], expected: Expected) -> tuple[list[TextBatch], list[FlowBatch]]:
-        rows = [(chain_of(sample, self._model.config), sample.advantage) for sample in samples]
-        texts = cut([row for row in rows if row[0].targets], _text_length, self._config.text_micro_batch)
-        flows = cut([row for row in rows if row[0].trajectory is not None], _text_length, self._config.flow_micro_batch)
-        num_texts, num_flows = map(int, self._engine.largest([len(texts), len(flows)]))
-        texts += [[] for _ in range(num_texts - len(texts))]
-        flows += [[] for _ in range(num_flows - len(flows))]
-        device = self._engine.device
+        config, settings, engine = self._model.config, self._config, self._engine
+        times_W = expected.window.t_W.tolist()
+        texts = cut([row for each in samples if (row := text_row(each, config)).thoughts], _itself, settings.text_micro_batch)
+        flows = cut([row for each in samples for row in flow_rows(each, config, times_W)], _itself, settings.flow_micro_batch)
+        num_texts, num_flows, sees = engine.largest([len(texts), len(flows), sees_pictures(samples)])
+        texts += [[] for _ in range(int(num_texts) - len(texts))]
+        flows += [[] for _ in range(int(num_flows) - len(flows))]
+        packer = Packer(config=config, device=engine.device, dtype=self._model.dtype, sees=bool(sees), paints=bool(sees))
         return (
-            in_pieces([text_batch(*_columns(batch)).to(device) for batch in texts], self._model, self._engine),
-            [flow_batch(*_columns(batch), expected.shape_WLC).to(device) for batch in flows],
+            in_pieces([text_batch(rows, packer) for rows in texts], self._model, engine),
+            [flow_batch(rows, packer, expected.shape_WLC) for rows in flows],
         )
 
     def _text(self, batch: TextBatch) -> TextWork:
@@ -96,14 +109,13 @@ class Anchor:
         with torch.no_grad():
             return TextWork(batch, old_logp_SN, token_logp(self._text_reference, batch))
 
-    def _flow(self, batch: FlowBatch, expected: Expected) -> FlowWork:
-        window, grid_hw = expected.window, expected.grid_hw
-        old_velocity_SWLC = self._engine.compute(lambda: velocity(self._model, batch, window.t_W, grid_hw))
+    def _flow(self, batch: FlowBatch, window: Window) -> FlowWork:
+        old_velocity_SWLC = self._engine.compute(lambda: velocity(self._model, batch))
         old_mean_SWLC = window.mean(batch.x_SWLC, old_velocity_SWLC)
         if self._flow_reference is None:
             return FlowWork(batch, old_mean_SWLC, None)
         with torch.no_grad():
-            return FlowWork(batch, old_mean_SWLC, velocity(self._flow_reference, batch, window.t_W, grid_hw))
+            return FlowWork(batch, old_mean_SWLC, velocity(self._flow_reference, batch))
 
 
 def mismatch(works: Sequence[Work], std_W: Tensor, engine: ZeroEngine) -> dict[str, float]:
@@ -133,9 +145,5 @@ def mismatch(works: Sequence[Work], std_W: Tensor, engine: ZeroEngine) -> dict[s
     return figures
 
 
-def _text_length(row: tuple[Chain, float]) -> int:
-    return len(row[0].ids)
-
-
-def _columns(rows: Sequence[tuple[Chain, float]]) -> tuple[list[Chain], list[float]]:
-    return [chain for chain, _ in rows], [advantage for _, advantage in rows]
+def _itself(row: Row) -> Row:
+    return row

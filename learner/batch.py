@@ -1,22 +1,25 @@
-"""Samples cut into padded micro-batches, the same way whenever the same samples come in the same order.
+"""Samples packed into micro-batches, the same way whenever the same samples come in the same order.
 
-A sample is walked span by span into one *chain*: the text the policy read, the places where it predicted a token of its own,
-and the picture it painted after them. Text and flow micro-batches are packed apart, each sorted by length to save padding. What
-was packed is kept for a whole step: the anchor pass and every update see the same tensors, so their ratios start at exactly 1.
+A sample is a row of spans: what the policy read, what it thought and what it painted. A text micro-batch packs everything but
+the paintings, which nothing after them sees, and predicts the thoughts; a flow micro-batch packs what came before each painting
+and the steps of its window, each a noised split of its own over one context. What was packed is kept for a whole step: the
+anchor pass and every update see the same tensors, so their ratios start at exactly 1.
 
-Shapes: S samples, T tokens, N predicted tokens (right-padded), W window steps, K noise draws, L latent tokens, C channels.
+Shapes: S samples (of a text batch) or paintings (of a flow batch), N predicted tokens of one sample, M of the micro-batch, W
+window steps, K noise draws, L latent tokens, C channels.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import Generic, Self, TypeVar
+from dataclasses import dataclass
+from itertools import chain
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
-from unigrpo.layout import SpecialTokens, close_thought, segments_to_ids
-from unigrpo.types import Given, Sample, Thought, Trajectory
+from unigrpo.models.bagel.config import BagelConfig
+from unigrpo.models.bagel.packing import Noised, Packed, Split, Text, pack, splits_of
+from unigrpo.types import Given, GivenPicture, Sample, Thought, Trajectory
 
 Item = TypeVar("Item")
 
@@ -25,10 +28,10 @@ Item = TypeVar("Item")
 class SftExample:
     """One (prompt, thought, picture) to imitate. Example: 4 draws of a 4x4-token picture -> t_K [4], noise_KLC [4, 16, 64]."""
 
-    given: tuple[tuple[int, ...], ...]
-    """Text segments before the thought, bare: the system prompt, if any, and the prompt."""
+    given: tuple[Given | GivenPicture, ...]
+    """What comes before the thought: the system prompt, if any, a picture to edit, if any, and the prompt."""
     thought: tuple[int, ...] | None
-    """The thought's ids, bare; None paints straight from the prompt."""
+    """The thought's ids, bare; None paints straight from what is given."""
     latent_LC: Tensor
     """[L, C] float32 clean latent tokens of the picture."""
     grid_hw: tuple[int, int]
@@ -49,47 +52,38 @@ class MiniBatch(Generic[Item]):
     """Samples on all ranks: what losses are divided by."""
 
 
-@dataclass(frozen=True, slots=True)
-class Chain:
-    """The text of one sample and where the policy wrote it. Example: prompt 7, thought 8 9 -> ids bos 7 eos bos 8 9 eos."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """One sample as it is packed. Example: thought 8 9 -> splits (Text(..), Text(bos 8 9 eos)), thoughts {1: (8, 9, eos)}."""
 
-    ids: list[int]
-    """Every id, segments wrapped."""
-    positions: list[int] = field(default_factory=list)
-    """Positions whose hidden state predicts a token of the policy's: the thought's bos and every id of it but the last."""
-    targets: list[int] = field(default_factory=list)
-    """The ids they predict."""
-    behavior_logp: list[float] = field(default_factory=list)
-    """Their log-probabilities under the sampling policy; empty for text to imitate."""
+    splits: tuple[Split, ...]
+    """What the model reads."""
+    thoughts: dict[int, tuple[int, ...]]
+    """By the number of a text split: what its ids, bos first, predict."""
+    behavior_logp: tuple[float, ...] = ()
+    """Of all that is predicted, in order, under the sampling policy; empty for text to imitate."""
     trajectory: Trajectory | None = None
-    """The picture painted after this text."""
+    """The painting whose window the last splits are."""
+    advantage: float = 0.0
+    """Of the sample; 0 for text to imitate."""
+
+    @property
+    def num_tokens(self) -> int:
+        """What micro-batches are sorted by."""
+        return sum(split.num_tokens for split in self.splits)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Padded:
-    """What every micro-batch starts with."""
-
-    ids_ST: Tensor
-    """[S, T] right-padded with 0."""
-    length_S: Tensor
-    """[S] real ids."""
-
-    def to(self, device: torch.device) -> Self:
-        """The same with its tensors on another device."""
-        values = {each.name: getattr(self, each.name) for each in fields(self)}
-        return replace(self, **{name: value.to(device) for name, value in values.items() if isinstance(value, Tensor)})
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TextBatch(Padded):
+class TextBatch:
     """One micro-batch of predicted tokens."""
 
-    position_SN: Tensor
-    """[S, N] columns of ids_ST whose hidden state predicts; 0 at padding."""
-    target_SN: Tensor
-    """[S, N] ids they predict; 0 at padding."""
+    packed: Packed
+    row_M: Tensor
+    """[M] ids of the packed row whose hidden state predicts."""
+    target_M: Tensor
+    """[M] ids they predict."""
     mask_SN: Tensor
-    """[S, N] bool, False at padding."""
+    """[S, N] bool: where the M stand, sample by sample; nowhere in a dummy."""
     behavior_logp_SN: Tensor
     """[S, N] float64; 0 at padding, and everywhere for text to imitate."""
     advantage_S: Tensor
@@ -101,9 +95,11 @@ class TextBatch(Padded):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FlowBatch(Padded):
-    """One micro-batch of painted windows; ids are the text before each picture."""
+class FlowBatch:
+    """One micro-batch of painted windows."""
 
+    packed: Packed
+    """Contexts, each followed by the steps of its window."""
     x_SWLC: Tensor
     x_next_SWLC: Tensor
     behavior_mean_SWLC: Tensor
@@ -114,95 +110,121 @@ class FlowBatch(Padded):
     """[S] 1, or 0 for a dummy."""
 
 
-def chain_of(sample: Sample, tokens: SpecialTokens) -> Chain:
-    """Walk a sample's spans in order.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Packer:
+    """How micro-batches are packed, the same on every rank."""
 
-    Raises ValueError when a span follows a painting: the policy would have to see the picture, which it cannot yet.
-    """
-    segments: list[tuple[int, ...]] = []
-    chain = Chain([])
-    for span in sample.spans:
-        if chain.trajectory is not None:
-            raise ValueError(
-                f"a {type(span).__name__} follows a painting, but pictures in the context cannot be learned from yet; "
-                "end a sample with its painting"
-            )
-        if isinstance(span, Trajectory):
-            chain = replace(chain, trajectory=span)
-            continue
+    config: BagelConfig
+    device: torch.device
+    dtype: torch.dtype
+    """Of the compute."""
+    sees: bool
+    """Whether some rank's samples hold pictures: the vision tower runs in every batch then (ZeRO-3)."""
+    paints: bool
+    """Whether some rank's rows hold latents: the generation expert runs in every batch then."""
+
+    def __call__(self, rows: Sequence[Row]) -> Packed:
+        """One packed row; of no rows at all, a token that nothing is asked of."""
+        samples = [row.splits for row in rows] or [(Text((0,)),)]
+        return pack(samples, self.config, device=self.device, dtype=self.dtype, sees=self.sees, paints=self.paints)
+
+
+def sees_pictures(samples: Sequence[Sample | SftExample]) -> bool:
+    """Whether any of them holds a picture that the policy was given."""
+    spans = (span for each in samples for span in (each.spans if isinstance(each, Sample) else each.given))
+    return any(isinstance(span, GivenPicture) for span in spans)
+
+
+def text_row(sample: Sample, config: BagelConfig) -> Row:
+    """A sample without its paintings: nothing that follows sees them."""
+    spans = [span for span in sample.spans if not isinstance(span, Trajectory)]
+    splits: list[Split] = []
+    thoughts = {}
+    for span in spans:
         if isinstance(span, Thought):
-            start = len(segments_to_ids(segments, tokens))
-            chain.positions.extend(range(start, start + len(span.token_ids)))
-            chain.targets.extend(span.token_ids)
-            chain.behavior_logp.extend(span.behavior_logp)
-        segments.append(span.token_ids if isinstance(span, Given) else close_thought(span, tokens.eos_token_id))
-    return replace(chain, ids=segments_to_ids(segments, tokens))
+            thoughts[len(splits)] = span.token_ids
+        splits += splits_of([span], config)
+    said = [span.behavior_logp for span in spans if isinstance(span, Thought)]
+    return Row(splits=tuple(splits), thoughts=thoughts, behavior_logp=tuple(chain(*said)), advantage=sample.advantage)
 
 
-def chain_of_example(example: SftExample, tokens: SpecialTokens) -> Chain:
-    """The text of an example: bos and every id of the thought predict the next, the last one eos (BAGEL.md 8)."""
-    if example.thought is None:
-        return Chain(segments_to_ids(example.given, tokens))
-    start = len(segments_to_ids(example.given, tokens))
-    targets = [*example.thought, tokens.eos_token_id]
-    ids = segments_to_ids([*example.given, example.thought], tokens)
-    return Chain(ids, positions=list(range(start, start + len(targets))), targets=targets)
+def flow_rows(sample: Sample, config: BagelConfig, times_W: Sequence[float]) -> list[Row]:
+    """One row a painting: what the policy had read and said by then, and every step of the window over it."""
+    rows = []
+    context: list[Split] = []
+    for span in sample.spans:
+        if isinstance(span, Trajectory):
+            window = [Noised(x_LC, t, span.grid_hw) for x_LC, t in zip(span.x_WLC, times_W, strict=True)]
+            rows.append(Row(splits=(*context, *window), thoughts={}, trajectory=span, advantage=sample.advantage))
+        else:
+            context += splits_of([span], config)
+    return rows
 
 
-def cut(items: Sequence[Item], length: Callable[[Item], int], size: int) -> list[list[Item]]:
-    """Micro-batches of at most `size` items, sorted by length; equal lengths keep their order."""
-    ordered = sorted(items, key=length)
+def sft_row(example: SftExample, config: BagelConfig) -> Row:
+    """An example: bos and every id of the thought predict the next, the last one eos (BAGEL.md 8), then the noised copies."""
+    splits = splits_of(example.given, config)
+    thoughts = {}
+    if example.thought is not None:
+        thoughts[len(splits)] = (*example.thought, config.eos_token_id)
+        splits += splits_of([Given(token_ids=example.thought)], config)
+    t_K11 = example.t_K[:, None, None].to(example.latent_LC.dtype)
+    x_KLC = (1 - t_K11) * example.latent_LC + t_K11 * example.noise_KLC
+    noised = [Noised(x_LC, t, example.grid_hw) for x_LC, t in zip(x_KLC, example.t_K.tolist(), strict=True)]
+    return Row(splits=(*splits, *noised), thoughts=thoughts)
+
+
+def cut(items: Sequence[Item], row: Callable[[Item], Row], size: int) -> list[list[Item]]:
+    """Micro-batches of at most `size` items, sorted by the length of their rows; equal lengths keep their order."""
+    ordered = sorted(items, key=lambda item: row(item).num_tokens)
     return [ordered[start : start + size] for start in range(0, len(ordered), size)]
 
 
-def text_batch(chains: Sequence[Chain], advantages: Sequence[float] = ()) -> TextBatch:
-    """Pad chains into one micro-batch; without advantages it is text to imitate. No chains at all make a dummy."""
-    weights = [1.0] * len(chains) or [0.0]
-    chains = chains or [Chain([0])]
-    count = max(1, *(len(chain.targets) for chain in chains))
-    rows = torch.zeros(len(chains), count, dtype=torch.int64)
-    position_SN, target_SN, mask_SN, behavior_SN = rows, rows.clone(), rows.bool(), rows.double()
-    for row, chain in enumerate(chains):
-        position_SN[row, : len(chain.positions)] = torch.tensor(chain.positions)
-        target_SN[row, : len(chain.targets)] = torch.tensor(chain.targets)
-        mask_SN[row, : len(chain.targets)] = True
-        behavior_SN[row, : len(chain.behavior_logp)] = torch.tensor(chain.behavior_logp, dtype=torch.float64)
-    ids_ST, length_S = _padded_ids(chains)
+def text_batch(rows: Sequence[Row], packer: Packer) -> TextBatch:
+    """What rows predict; no rows at all make a dummy."""
+    packed, device = packer(rows), packer.device
+    predicted = [list(chain.from_iterable(row.thoughts.values())) for row in rows] or [[]]
+    count = max(1, *map(len, predicted))
+    mask_SN = torch.tensor([[place < len(ids) for place in range(count)] for ids in predicted])
+    behavior_SN = torch.zeros(len(predicted), count, dtype=torch.float64)
+    for place, row in enumerate(rows):
+        behavior_SN[place, : len(row.behavior_logp)] = _float64(row.behavior_logp)
+    places = [
+        packed.places[sample][split][at]
+        for sample, row in enumerate(rows)
+        for split, ids in row.thoughts.items()
+        for at in range(len(ids))
+    ]
     return TextBatch(
-        ids_ST=ids_ST,
-        length_S=length_S,
-        position_SN=position_SN,
-        target_SN=target_SN,
-        mask_SN=mask_SN,
-        behavior_logp_SN=behavior_SN,
-        advantage_S=_float64(advantages or [0.0] * len(chains)),
-        weight_S=_float64(weights),
+        packed=packed,
+        row_M=torch.tensor(places, dtype=torch.int64, device=device),
+        target_M=torch.tensor(list(chain(*predicted)), dtype=torch.int64, device=device),
+        mask_SN=mask_SN.to(device),
+        behavior_logp_SN=behavior_SN.to(device),
+        advantage_S=_float64([row.advantage for row in rows] or [0.0]).to(device),
+        weight_S=_float64([1.0] * len(rows) or [0.0]).to(device),
     )
 
 
-def flow_batch(chains: Sequence[Chain], advantages: Sequence[float], shape_WLC: tuple[int, int, int]) -> FlowBatch:
-    """Stack the windows of chains that end in a painting, each of shape_WLC. No chains at all make a dummy."""
-    ids_ST, length_S = _padded_ids(chains or [Chain([0])])
-    if not chains:
-        nothing = torch.zeros(1, *shape_WLC)
-        windows = {"x_SWLC": nothing, "x_next_SWLC": nothing, "behavior_mean_SWLC": nothing}
-        weightless = {"advantage_S": _float64([0.0]), "weight_S": _float64([0.0])}
-        return FlowBatch(ids_ST=ids_ST, length_S=length_S, **windows, **weightless)
-    trajectories = [chain.trajectory for chain in chains if chain.trajectory is not None]
+def flow_batch(rows: Sequence[Row], packer: Packer, shape_WLC: tuple[int, int, int]) -> FlowBatch:
+    """Windows of paintings, each of shape_WLC; no rows at all make a dummy."""
+    device = packer.device
+    weights = [1.0] * len(rows) or [0.0]
+    nothing = torch.zeros(shape_WLC)
+    dummy = Row(splits=tuple(Noised(x_LC, 1.0, (1, shape_WLC[1])) for x_LC in nothing), thoughts={})
+    trajectories = [row.trajectory for row in rows if row.trajectory is not None]
+
+    def stacked(name: str) -> Tensor:
+        return torch.stack([getattr(each, name) for each in trajectories] or [nothing]).to(device)
+
     return FlowBatch(
-        ids_ST=ids_ST,
-        length_S=length_S,
-        x_SWLC=torch.stack([trajectory.x_WLC for trajectory in trajectories]),
-        x_next_SWLC=torch.stack([trajectory.x_next_WLC for trajectory in trajectories]),
-        behavior_mean_SWLC=torch.stack([trajectory.mean_WLC for trajectory in trajectories]),
-        advantage_S=_float64(advantages),
-        weight_S=_float64([1.0] * len(chains)),
+        packed=packer(rows or [dummy]),
+        x_SWLC=stacked("x_WLC"),
+        x_next_SWLC=stacked("x_next_WLC"),
+        behavior_mean_SWLC=stacked("mean_WLC"),
+        advantage_S=_float64([row.advantage for row in rows] or [0.0]).to(device),
+        weight_S=_float64(weights).to(device),
     )
-
-
-def _padded_ids(chains: Sequence[Chain]) -> tuple[Tensor, Tensor]:
-    ids_ST = pad_sequence([torch.tensor(chain.ids) for chain in chains], batch_first=True)
-    return ids_ST, torch.tensor([len(chain.ids) for chain in chains])
 
 
 def _float64(values: Sequence[float]) -> Tensor:

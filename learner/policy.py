@@ -2,7 +2,8 @@
 
 Old, current and reference values all come through these functions, so that they differ by weights and nothing else.
 
-Shapes: S samples, T tokens, N predicted tokens, W window steps, L latent tokens, C channels, H hidden size.
+Shapes: S samples or paintings, N predicted tokens of one, M of a micro-batch, U ids of a packed row, W window steps, L latent
+tokens, C channels, H hidden size.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -57,34 +58,25 @@ class Window:
 
 def in_pieces(batches: Sequence[TextBatch], model: Bagel, engine: ZeroEngine) -> list[TextBatch]:
     """The same, their logits cut into as many pieces as any rank's needs. A collective call: as many batches on every rank."""
-    wanted = [_num_pieces(batch, model.config.vocab_size) for batch in batches]
+    wanted = [len(batch.target_M) * model.config.vocab_size // LOGITS_AT_ONCE + 1 for batch in batches]
     return [replace(batch, num_pieces=int(most)) for batch, most in zip(batches, engine.largest(wanted), strict=True)]
 
 
-def _num_pieces(batch: TextBatch, vocab_size: int) -> int:
-    num_tokens = batch.target_SN.shape[1]
-    return min(num_tokens, batch.target_SN.numel() * vocab_size // LOGITS_AT_ONCE + 1)
-
-
 def token_logp(model: Bagel, batch: TextBatch) -> Tensor:
-    """[S, N] log-probability of every predicted token (arbitrary at padding)."""
-    hidden_STH, _ = model.prefill(batch.ids_ST, batch.length_S)
-    return predicted_logp(model, hidden_STH, batch)
+    """[S, N] log-probability of every predicted token, 0 at padding."""
+    return predicted_logp(model, model(batch.packed).text_UH, batch)
 
 
-def predicted_logp(model: Bagel, hidden_STH: Tensor, batch: TextBatch) -> Tensor:
-    """[S, N] of a prefill's hidden states; the head reads the predicting ones only."""
-    index_SNH = batch.position_SN[..., None].expand(-1, -1, hidden_STH.shape[-1])
-    return model.token_logp(hidden_STH.gather(1, index_SNH), batch.target_SN, batch.num_pieces)
+def predicted_logp(model: Bagel, text_UH: Tensor, batch: TextBatch) -> Tensor:
+    """[S, N] of a packed row's hidden states; the head reads the predicting ones only."""
+    logp_M = model.token_logp(text_UH[batch.row_M], batch.target_M, batch.num_pieces)
+    return logp_M.new_zeros(batch.mask_SN.shape).masked_scatter(batch.mask_SN, logp_M)
 
 
-def velocity(model: Bagel, batch: FlowBatch, t_W: Tensor, grid_hw: tuple[int, int]) -> Tensor:
-    """[S, W, L, C] velocities at the window's latents, all steps of a sample over one prefilled context."""
-    num_samples, num_steps = batch.x_SWLC.shape[:2]
-    _, context = model.prefill(batch.ids_ST, batch.length_S)
-    t_S = t_W.to(batch.x_SWLC.device).repeat(num_samples)
-    v_SLC = model.velocity(batch.x_SWLC.flatten(0, 1), t_S, context.repeat(num_steps), grid_hw)
-    return v_SLC.unflatten(0, (num_samples, num_steps))
+def velocity(model: Bagel, batch: FlowBatch) -> Tensor:
+    """[S, W, L, C] velocities at the window's latents, all steps of a painting over one context."""
+    velocity_NC: Tensor = model(batch.packed).velocity_NC
+    return velocity_NC.view(batch.x_SWLC.shape)
 
 
 @contextmanager

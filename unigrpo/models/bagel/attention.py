@@ -106,7 +106,7 @@ class Tile:
     def __call__(self, q_TND: Tensor, k_TKD: Tensor, v_TKD: Tensor) -> Tensor:
         """Mixed values of the real queries, block after block."""
         q, k, v = (
-            each.index_select(0, at.flatten()).unflatten(0, at.shape).transpose(1, 2)
+            each.index_select(0, at.flatten()).view(*at.shape, *each.shape[1:]).transpose(1, 2)
             for each, at in ((q_TND, self.query_BQ), (k_TKD, self.key_BM), (v_TKD, self.key_BM))
         )
         grouped = q.shape[1] != k.shape[1]
@@ -133,24 +133,27 @@ class _EndToEnd:
         self.query_E = torch.tensor([place for block in blocks for place in block.query], device=device)
         self._key_E = torch.tensor([place for block in blocks for place in block.key], device=device)
         lengths_Q, lengths_M = ([block.size[side] for block in blocks] for side in (0, 1))
-        self._bounds = [
+        self._query_bounds, self._key_bounds = (
             torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device) for lengths in (lengths_Q, lengths_M)
-        ]
-        self._longest = max(lengths_Q), max(lengths_M)
+        )
+        self._max_query, self._max_key = max(lengths_Q), max(lengths_M)
         self._window = (-1, 0) if blocks[0].causal else (-1, -1)
 
     def __call__(self, q_TND: Tensor, k_TKD: Tensor, v_TKD: Tensor) -> Tensor:
         from torch.nn.attention.varlen import varlen_attn
 
-        mixed: Tensor = varlen_attn(
+        mixed = varlen_attn(
             q_TND.index_select(0, self.query_E),
             k_TKD.index_select(0, self._key_E),
             v_TKD.index_select(0, self._key_E),
-            *self._bounds,
-            *self._longest,
+            self._query_bounds,
+            self._key_bounds,
+            self._max_query,
+            self._max_key,
             window_size=self._window,
             enable_gqa=q_TND.shape[1] != k_TKD.shape[1],
         )
+        assert isinstance(mixed, Tensor)
         return mixed
 
 
@@ -161,15 +164,14 @@ def _alike(blocks: Sequence[Block]) -> Iterator[list[Block]]:
         return block.causal, block.causal and len(block.query) == len(block.key)
 
     group: list[Block] = []
-    spent = 0
     for block in sorted(blocks, key=lambda block: (*kind(block), *block.size), reverse=True):
-        queries, keys = (max(sizes) for sizes in zip(block.size, *(other.size for other in group[:1]), strict=True))
-        spent += block.size[0] * block.size[1]
-        padded = (len(group) + 1) * queries * keys
-        if group and (kind(block) != kind(group[0]) or padded > max(SMALL_TILE, PADDING * spent)):
+        wider = [*group, block]
+        queries, keys = (max(block.size[side] for block in wider) for side in (0, 1))
+        scores = sum(block.size[0] * block.size[1] for block in wider)
+        if group and (kind(block) != kind(group[0]) or len(wider) * queries * keys > max(SMALL_TILE, PADDING * scores)):
             yield group
-            group, spent = [], block.size[0] * block.size[1]
-        group.append(block)
+            wider = [block]
+        group = wider
     if group:
         yield group
 

@@ -3,11 +3,14 @@
 Shapes: S samples, T tokens (right-padded), K key-value heads, D head dim.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+from unigrpo.models.bagel.attention import Attend
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,13 @@ class Context:
             position_S=torch.zeros(num_samples, dtype=torch.int64, device=device),
         )
 
+    def attends(self, mask_S1QT: Tensor | None) -> list["Continued"]:
+        """Attention of new tokens to this context and to each other, one a layer.
+
+        mask [S, 1, Q or 1, T + Q] is True where a query may see a key; None is causal and needs an empty context.
+        """
+        return [Continued(k, v, mask_S1QT) for k, v in zip(self.k, self.v, strict=True)]
+
     def repeat(self, times: int) -> "Context":
         """Every sample `times` times in a row (S becomes S * times), as window steps or siblings of one thought need it."""
         return self._map(lambda tensor: tensor.repeat_interleave(times, 0))
@@ -54,3 +64,50 @@ class Context:
             valid_ST=change(self.valid_ST),
             position_S=change(self.position_S),
         )
+
+
+class Continued:
+    """Attention that goes on from cached keys and values; afterwards `k` and `v` hold these and the new ones."""
+
+    def __init__(self, k_SKTD: Tensor, v_SKTD: Tensor, mask_S1QT: Tensor | None) -> None:
+        self.k, self.v, self._mask_S1QT = k_SKTD, v_SKTD, mask_S1QT
+
+    def __call__(self, q_STND: Tensor, k_STKD: Tensor, v_STKD: Tensor) -> Tensor:
+        q, k, v = (each.transpose(1, 2) for each in (q_STND, k_STKD, v_STKD))
+        if self.k.shape[2]:
+            k, v = torch.cat((self.k, k), 2), torch.cat((self.v, v), 2)
+        self.k, self.v = k, v
+        mask, grouped = self._mask_S1QT, q.shape[1] != k.shape[1]
+        return F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None, enable_gqa=grouped).transpose(1, 2)
+
+
+class Remembered:
+    """Attention over a packed row that remembers the keys and values it saw, [S, T, K, D]."""
+
+    k: Tensor
+    v: Tensor
+
+    def __init__(self, attend: Attend) -> None:
+        self._attend = attend
+
+    def __call__(self, q_STND: Tensor, k_STKD: Tensor, v_STKD: Tensor) -> Tensor:
+        self.k, self.v = k_STKD, v_STKD
+        return self._attend(q_STND, k_STKD, v_STKD)
+
+
+def gathered(remembered: Sequence[Remembered], places_S: Sequence[Sequence[int]], position_S: Sequence[int]) -> Context:
+    """The context of samples whose tokens stand at these places of a packed row, padded to the longest."""
+    device = remembered[0].k.device
+    length = max(map(len, places_S))
+    place_ST = torch.tensor([[*places, *[0] * (length - len(places))] for places in places_S], device=device)
+    length_S1 = torch.tensor([[len(places)] for places in places_S], device=device)
+
+    def rows(packed_1TKD: Tensor) -> Tensor:
+        return packed_1TKD[0][place_ST].transpose(1, 2)
+
+    return Context(
+        k=tuple(rows(each.k) for each in remembered),
+        v=tuple(rows(each.v) for each in remembered),
+        valid_ST=torch.arange(length, device=device) < length_S1,
+        position_S=torch.tensor(position_S, device=device),
+    )

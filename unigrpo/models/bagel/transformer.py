@@ -1,21 +1,23 @@
 """Mixture-of-Transformers: two experts with parameters of their own, one attention over the tokens of both (BAGEL.md 3).
 
-Text, and the two markers around every picture, go through the understanding expert (*und*); latent tokens go through the
-generation expert (*gen*), whose parameters carry the suffix `_moe_gen`. The two streams are kept as two tensors, so routing
-costs nothing; they meet in the keys and values only.
+Text, patches of pictures and the two markers around every picture go through the understanding expert (*und*), latent tokens
+through the generation expert (*gen*), whose parameters carry the suffix `_moe_gen`. The two streams are kept as two tensors, so
+routing costs nothing; they meet in the keys and values only.
 
-Shapes: S samples, U und tokens, L latent tokens, T tokens of the context, H hidden size, N query heads, K key-value heads,
-D head dim, R = D / 2 rotated pairs.
+Shapes: S samples (1 where they are packed in one row), U und tokens, L latent tokens, T of both, H hidden size, N query heads,
+K key-value heads, D head dim, R = D / 2 rotated pairs.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
+from unigrpo.models.bagel.attention import Attend
 from unigrpo.models.bagel.config import BagelConfig
-from unigrpo.models.bagel.context import Context
 
 EXPERTS = ("und", "gen")
 
@@ -78,7 +80,6 @@ class Attention(nn.Module):
     def __init__(self, config: BagelConfig) -> None:
         super().__init__()
         self.head_dim = config.head_dim
-        self.grouped = config.num_heads != config.num_kv_heads
         hidden, bias = config.hidden_size, config.attention_bias
         width, kv_width = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
         self.q_proj, self.q_proj_moe_gen = (nn.Linear(hidden, width, bias=bias) for _ in EXPERTS)
@@ -88,13 +89,8 @@ class Attention(nn.Module):
         self.q_norm, self.q_norm_moe_gen = (RMSNorm(config.head_dim, config.rms_norm_eps) for _ in EXPERTS)
         self.k_norm, self.k_norm_moe_gen = (RMSNorm(config.head_dim, config.rms_norm_eps) for _ in EXPERTS)
 
-    def forward(
-        self, und_SUH: Tensor, gen_SLH: Tensor | None, by: Rotation, past: tuple[Tensor, Tensor], mask: Tensor | None
-    ) -> tuple[Tensor, Tensor | None, tuple[Tensor, Tensor]]:
-        """Attend from und (then gen) tokens to `past` and to themselves; mask None is causal without a past.
-
-        Returns what is added to each stream, and all keys and values attended to, [S, K, T + U + L, D].
-        """
+    def forward(self, und_SUH: Tensor, gen_SLH: Tensor | None, by: Rotation, attend: Attend) -> tuple[Tensor, Tensor | None]:
+        """What attention adds to each stream; `attend` sees und tokens first, then gen tokens."""
         q = self.q_norm(self._heads(self.q_proj(und_SUH)))
         k = self.k_norm(self._heads(self.k_proj(und_SUH)))
         v = self._heads(self.v_proj(und_SUH))
@@ -102,22 +98,18 @@ class Attention(nn.Module):
             q = torch.cat((q, self.q_norm_moe_gen(self._heads(self.q_proj_moe_gen(gen_SLH)))), 1)
             k = torch.cat((k, self.k_norm_moe_gen(self._heads(self.k_proj_moe_gen(gen_SLH)))), 1)
             v = torch.cat((v, self._heads(self.v_proj_moe_gen(gen_SLH))), 1)
-        q, k, v = rotate(q, by).transpose(1, 2), rotate(k, by).transpose(1, 2), v.transpose(1, 2)
-        if past[0].shape[2]:
-            k, v = torch.cat((past[0], k), 2), torch.cat((past[1], v), 2)
-        mixed = F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None, enable_gqa=self.grouped)
-        mixed = mixed.transpose(1, 2).flatten(2)
+        mixed = attend(rotate(q, by), rotate(k, by), v).flatten(2)
         if gen_SLH is None:
-            return self.o_proj(mixed), None, (k, v)
+            return self.o_proj(mixed), None
         und_len = und_SUH.shape[1]
-        return self.o_proj(mixed[:, :und_len]), self.o_proj_moe_gen(mixed[:, und_len:]), (k, v)
+        return self.o_proj(mixed[:, :und_len]), self.o_proj_moe_gen(mixed[:, und_len:])
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.view(*x.shape[:-1], x.shape[-1] // self.head_dim, self.head_dim)
 
 
 class Layer(nn.Module):
-    """One pre-norm residual block of both experts. It takes and returns tensors only, so that it can be checkpointed."""
+    """One pre-norm residual block of both experts."""
 
     def __init__(self, config: BagelConfig) -> None:
         super().__init__()
@@ -127,18 +119,16 @@ class Layer(nn.Module):
         self.input_layernorm, self.input_layernorm_moe_gen = (RMSNorm(hidden, eps) for _ in EXPERTS)
         self.post_attention_layernorm, self.post_attention_layernorm_moe_gen = (RMSNorm(hidden, eps) for _ in EXPERTS)
 
-    def forward(
-        self, und_SUH: Tensor, gen_SLH: Tensor | None, by: Rotation, past: tuple[Tensor, Tensor], mask: Tensor | None
-    ) -> tuple[Tensor, Tensor | None, tuple[Tensor, Tensor]]:
-        """As Attention.forward, with each stream's residual."""
+    def forward(self, und_SUH: Tensor, gen_SLH: Tensor | None, by: Rotation, attend: Attend) -> tuple[Tensor, Tensor | None]:
+        """Both streams, one block further."""
         normed_gen = None if gen_SLH is None else self.input_layernorm_moe_gen(gen_SLH)
-        und_add, gen_add, kv = self.self_attn(self.input_layernorm(und_SUH), normed_gen, by, past, mask)
+        und_add, gen_add = self.self_attn(self.input_layernorm(und_SUH), normed_gen, by, attend)
         und_SUH = und_SUH + und_add
         und_SUH = und_SUH + self.mlp(self.post_attention_layernorm(und_SUH))
         if gen_SLH is not None:
             gen_SLH = gen_SLH + gen_add
             gen_SLH = gen_SLH + self.mlp_moe_gen(self.post_attention_layernorm_moe_gen(gen_SLH))
-        return und_SUH, gen_SLH, kv
+        return und_SUH, gen_SLH
 
 
 class Transformer(nn.Module):
@@ -147,30 +137,24 @@ class Transformer(nn.Module):
     def __init__(self, config: BagelConfig) -> None:
         super().__init__()
         self.head_dim, self.rope_theta = config.head_dim, config.rope_theta
+        self.checkpoint_layers = False
+        """Whether gradients recompute each layer instead of keeping what it held."""
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.norm_moe_gen = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
     def forward(
-        self,
-        und_SUH: Tensor,
-        gen_SLH: Tensor | None,
-        position_SU: Tensor,
-        context: Context,
-        mask: Tensor | None,
-        *,
-        keep: bool,
-    ) -> tuple[Tensor, Tensor | None, list[tuple[Tensor, Tensor]]]:
-        """Run both streams through all layers and their final norms; position_SU [S, U] of text, or [S, 1] of a block.
+        self, und_SUH: Tensor, gen_SLH: Tensor | None, position_ST: Tensor, attends: Sequence[Attend]
+    ) -> tuple[Tensor, Tensor | None]:
+        """Both streams through all layers and their final norms.
 
-        mask [S, 1, U + L or 1, T + U + L] is True where a query may see a key; None is causal and needs an empty context.
-        Returns normed und, normed gen, and each layer's keys and values of context and tokens together if `keep`.
+        position_ST is the RoPE position of und, then gen tokens, or [S, 1] of a block that shares one; attends is one a layer.
         """
-        by = rotation(position_SU, head_dim=self.head_dim, theta=self.rope_theta, dtype=und_SUH.dtype)
-        kept = []
-        for layer, k, v in zip(self.layers, context.k, context.v, strict=True):
-            und_SUH, gen_SLH, kv = layer(und_SUH, gen_SLH, by, (k, v), mask)
-            if keep:
-                kept.append(kv)
-        return self.norm(und_SUH), None if gen_SLH is None else self.norm_moe_gen(gen_SLH), kept
+        by = rotation(position_ST, head_dim=self.head_dim, theta=self.rope_theta, dtype=und_SUH.dtype)
+        for layer, attend in zip(self.layers, attends, strict=True):
+            if self.checkpoint_layers and torch.is_grad_enabled():
+                und_SUH, gen_SLH = checkpoint(layer, und_SUH, gen_SLH, by, attend, use_reentrant=False)
+            else:
+                und_SUH, gen_SLH = layer(und_SUH, gen_SLH, by, attend)
+        return self.norm(und_SUH), None if gen_SLH is None else self.norm_moe_gen(gen_SLH)
