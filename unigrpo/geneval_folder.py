@@ -83,10 +83,13 @@ def read_picture(file: Path) -> Tensor:
 
 
 def write_painted_prompt(folder: Path, prompt: Prompt, images: Sequence[Tensor]) -> list[str]:
-    """Write a prompt and its [H, W, 3] uint8 pictures; the pictures' names below `folder`. Raises OSError where files are."""
+    """Write a prompt and its [H, W, 3] uint8 pictures; the pictures' names below `folder`. Raises OSError where files are.
+
+    A picture that the prompt edits is left out: the layout has no place for it, and judges need not have it.
+    """
     place = Path(f"{prompt.index:05d}")
     (folder / place / SAMPLES).mkdir(parents=True)
-    write_prompt_file(folder / place / METADATA, [prompt])
+    write_prompt_file(folder / place / METADATA, [replace(prompt, picture=None)])
     names = [(place / SAMPLES / f"{number:04d}.png").as_posix() for number in range(len(images))]
     for name, image in zip(names, images, strict=True):
         (folder / name).write_bytes(encode_png(image))

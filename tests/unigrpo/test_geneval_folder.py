@@ -53,6 +53,12 @@ def test_what_is_written_is_read_again(folder: Path) -> None:
     assert torch.equal(read_picture(painted[1].files[1]), picture(31))
 
 
+def test_a_folder_of_edits_is_judged_where_their_sources_are_not(tmp_path: Path) -> None:
+    edit = Prompt(index=0, text="two circles", picture=Path("/sources/circle.png"), metadata=METADATA)
+    write_painted_prompt(tmp_path, edit, [picture(0)])
+    assert read_geneval_folder(tmp_path, accept)[0].prompt == Prompt(index=0, text="two circles", metadata=METADATA)
+
+
 def test_the_layout_is_what_genevals_scorer_reads(folder: Path) -> None:
     place = folder / "00003"
     assert json.loads((place / "metadata.jsonl").read_text()) == {**METADATA, "prompt": "prompt 3"}

@@ -50,6 +50,37 @@ def test_a_broken_line_is_named_with_its_file(tmp_path: Path, line: bytes, compl
         read_prompt_file(path)
 
 
+def test_a_picture_starts_at_the_prompt_file_and_is_no_metadata(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sources").mkdir()
+    (tmp_path / "sources" / "cat.png").touch()
+    path = tmp_path / "edits.jsonl"
+    path.write_text(json.dumps(GOOD | {"picture": "sources/cat.png"}) + "\n" + json.dumps(GOOD))
+    monkeypatch.chdir(tmp_path)
+    prompts = read_prompt_file(Path("edits.jsonl"))
+    assert [prompt.picture for prompt in prompts] == [tmp_path / "sources" / "cat.png", None]
+    assert [prompt.metadata for prompt in prompts] == [GOOD, GOOD]
+    (tmp_path / "elsewhere").mkdir()
+    write_prompt_file(tmp_path / "elsewhere" / "edits.jsonl", prompts)
+    assert read_prompt_file(tmp_path / "elsewhere" / "edits.jsonl") == prompts
+
+
+@pytest.mark.parametrize(
+    ("picture", "complaint"),
+    [
+        ("dog.png", r"picture dog\.png is no file in .*, where relative paths start; give one that is there"),
+        (".", r"picture \. is no file in "),
+        ("", "picture is '', but must be the path of a picture; leave it out to paint from nothing"),
+        (None, "picture is None, but must be"),
+        (["cat.png"], r"picture is \['cat.png'\], but must be"),
+    ],
+)
+def test_a_picture_that_is_not_there_is_named_with_its_line(tmp_path: Path, picture: object, complaint: str) -> None:
+    path = tmp_path / "edits.jsonl"
+    path.write_text(json.dumps(GOOD) + "\n" + json.dumps(GOOD | {"picture": picture}))
+    with pytest.raises(ValueError, match=rf"edits\.jsonl:2: {complaint}"):
+        read_prompt_file(path)
+
+
 def test_what_the_verifier_cannot_judge_is_named_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "prompts.jsonl"
     path.write_text(json.dumps(GOOD) + "\n" + json.dumps(GOOD | {"tag": "rhymes"}) + "\n", encoding="utf-8")
