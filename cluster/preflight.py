@@ -5,15 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from cluster.judge_checks import check_judges
 from cluster.prompts import load_prompts
-from configs.load import ConfigError, check_files, model_folder, still_to_be_given
+from cluster.sft_checks import fitting_lines, told
+from configs.load import ConfigError, check_files, model_folder, start_folder, still_to_be_given
 from configs.reward import parts_of
 from configs.reward_model import RewardModelConfig
 from configs.reward_service import RewardServiceConfig
 from configs.schema import Config, FilePrompts, SftConfig, ShapesPrompts, TrainConfig, VelocityMse
+from configs.sft import FileData, NewStart
 from configs.verifiers import RandomReward
 from rollout_workers.cache import require_cache
 from unigrpo.algo.flow import rescale_to_elements
@@ -22,6 +22,7 @@ from unigrpo.models.bagel.autoencoder import AutoEncoder
 from unigrpo.models.bagel.checkpoint import AUTOENCODER_FILE, VISION_PREFIXES, load_weights
 from unigrpo.models.bagel.config import LATENT_TABLE, WEIGHTS_FILE, BagelConfig
 from unigrpo.models.bagel.model import Bagel
+from unigrpo.sft_file import SftLine
 from unigrpo.tokenizer import Tokenizer, load_tokenizer
 from unigrpo.types import Prompt
 
@@ -32,7 +33,10 @@ def resolved(config: Config) -> Iterator[str]:
     Raises ConfigError for what the model or the prompts rule out.
     """
     if isinstance(config, SftConfig):
-        yield f"{config.steps} updates of {config.batch_size} items with {config.noise_draws} noise draws each"
+        lines = check_sft(config)
+        yield f"{config.steps} updates of {config.batch_size} examples with {config.noise_draws} noise draws each"
+        if lines:
+            yield told(lines, config.steps * config.batch_size)
         return
     if isinstance(config, RewardModelConfig):
         yield f"{config.steps} updates of {config.batch_size} pictures each"
@@ -69,6 +73,25 @@ def prepare(config: TrainConfig, *, evaluates: bool) -> Tokenizer:
     known = check(config, evaluates=evaluates)
     assert known is not None, "model.path is given"
     return known.tokenizer
+
+
+def prepare_sft(config: SftConfig) -> tuple[SftLine, ...]:
+    """Everything that can end fine-tuning before it starts, checked; the lines of its data file, none where data is generated.
+
+    Raises ConfigError with the first fault, or the first faults of the data file.
+    """
+    _require_given(still_to_be_given(config))
+    return check_sft(config)
+
+
+def check_sft(config: SftConfig) -> tuple[SftLine, ...]:
+    """As prepare_sft, as far as things are given."""
+    check_files(config)
+    if isinstance(config.start, NewStart) or config.start.path is None:
+        return ()
+    model, tokenizer = read_model(start_folder(config), "start.path")
+    data = config.data
+    return fitting_lines(data, model, tokenizer) if isinstance(data, FileData) and data.path is not None else ()
 
 
 def prepare_evaluation(config: TrainConfig) -> Tokenizer:
@@ -130,7 +153,10 @@ def check(config: TrainConfig, *, evaluates: bool) -> Known | None:
 def check_model(config: TrainConfig) -> tuple[BagelConfig, Tokenizer]:
     """Sizes and tokenizer of the run's model, which can think and paint what is asked. Raises ConfigError."""
     assert config.model.path is not None, "checked before"
-    model, tokenizer = read_model(model_folder(config.model.path))
+    try:
+        model, tokenizer = read_model(model_folder(config.model.path))
+    except ConfigError as error:
+        raise ConfigError(f"model.path: {error}") from None
     if config.reasoner.max_model_len > model.max_position_embeddings:
         raise ConfigError(
             f"reasoner.max_model_len is {config.reasoner.max_model_len}, but the model at {config.model.path} has "
@@ -153,14 +179,11 @@ def read_model(folder: Path) -> tuple[BagelConfig, Tokenizer]:
     Raises ConfigError.
     """
     try:
-        config = BagelConfig.from_folder(folder)
-        with torch.device("meta"):
-            model, autoencoder = Bagel(config), AutoEncoder(config.vae)
-        load_weights(model, folder / WEIGHTS_FILE, skip=VISION_PREFIXES, optional=(LATENT_TABLE,))
-        load_weights(autoencoder, folder / AUTOENCODER_FILE)
-        return config, load_tokenizer(folder)
+        model, tokenizer = check_folder(folder), load_tokenizer(folder)
+        check_special_tokens(tokenizer, model.special_tokens, model.vocab_size, folder)
     except ValueError as error:
-        raise ConfigError(f"model.path: {error}") from None
+        raise ConfigError(str(error)) from None
+    return model, tokenizer
 
 
 def count_prompts(config: TrainConfig, tokenizer: Tokenizer, model: BagelConfig, *, evaluates: bool) -> int:

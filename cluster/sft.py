@@ -1,27 +1,36 @@
-"""`unigrpo sft`: the checkpoint that reinforcement starts from, made of generated data by the same learner."""
+"""`unigrpo sft`: supervised fine-tuning by the same learner, on generated data or a user's own.
 
-from collections.abc import Sequence
+The driver prepares the data: it decodes, resizes and encodes the pictures of a step while the learner is busy with the step
+before, so that only the first step's pictures, and what takes longer than an update, keep the learner waiting.
+"""
+
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from cluster import actors
 from cluster.learners import LearnerGroup
 from cluster.metrics import Clock, Metrics
 from cluster.placement import connect
+from cluster.preflight import prepare_sft
 from cluster.run import session
 from cluster.run_folder import run_folder
+from cluster.sft_data import Material, num_tokens, step_examples
 from cluster.sharding import shard
 from cluster.view import View
+from configs.load import start_folder
 from configs.schema import SftConfig
+from configs.sft import NewStart
 from learner.batch import MiniBatch, SftExample
-from learner.learner import START_FOLDER
-from unigrpo.models.bagel.autoencoder import to_tokens
-from unigrpo.models.bagel.checkpoint import Loaded, load_model
-from unigrpo.seeds import derive_seed
+from unigrpo.models.bagel.autoencoder import AutoEncoder
+from unigrpo.models.bagel.checkpoint import AUTOENCODER_FILE, load_weights
+from unigrpo.models.bagel.config import BagelConfig
 from unigrpo.shapes.autoencoder_training import Progress
-from unigrpo.shapes.sft_data import sft_items
 from unigrpo.shapes.start import make_start
+from unigrpo.tokenizer import load_tokenizer
 
 REPORT_EVERY = 50
 """Updates or autoencoder steps between lines on the terminal."""
@@ -29,87 +38,79 @@ REPORT_EVERY = 50
 
 def run_sft(config: SftConfig) -> None:
     """Fine-tune until `config.steps`, resuming what is found in `run_dir`. Raises ConfigError for what the user can mend."""
-    with session(), run_folder(config) as folder, View(config.steps) as view:
-        start = folder / START_FOLDER
-        if not start.exists():
-            view.say("training the autoencoder")
-            make_start(
-                start,
-                config.architecture,
-                config.autoencoder,
-                seed=config.seed,
-                report=lambda progress: _report_autoencoder(view, progress, config.autoencoder.steps),
-            )
-        loaded = load_model(start)
+    lines = prepare_sft(config)
+    with session(), run_folder(config), View(config.steps) as view:
+        start = start_folder(config)
+        if isinstance(config.start, NewStart) and not start.exists():
+            _make_start(start, config.start, config.seed, view)
+        material = Material(
+            model=BagelConfig.from_folder(start),
+            autoencoder=load_autoencoder(start),
+            tokenizer=load_tokenizer(start),
+            lines=lines,
+        )
         view.say("starting Ray and the learner")
         connect(config.cluster)
         workers = actors.start([actors.learner_role(config)], config.cluster)
         actors.join_ranks(workers["learner"], config.cluster)
-        fine_tune(config, LearnerGroup(workers["learner"], timeout=config.cluster.call_timeout), loaded, view)
+        fine_tune(config, LearnerGroup(workers["learner"], timeout=config.cluster.call_timeout), material, view)
         view.say(f"done: checkpoints are in {config.run_dir}/checkpoints; score one with `unigrpo evaluate {config.run_dir}`")
 
 
-def fine_tune(config: SftConfig, learner: LearnerGroup, loaded: Loaded, view: View) -> None:
+def fine_tune(config: SftConfig, learner: LearnerGroup, material: Material, view: View) -> None:
     """One update after another on data that is a function of (seed, step)."""
     step = learner.restore()
     metrics = Metrics(config.run_dir)
     metrics.resume(step)
-    while step < config.steps:
-        clock = Clock()
-        with clock("data"):
-            examples = step_examples(config, step, loaded)
-        with clock("update"):
-            shares = shard([float(len(example.thought or ())) for example in examples], config.learner.num_ranks)
-            stats = learner.fit(
-                step,
-                [MiniBatch(samples=tuple(examples[i] for i in share), global_count=len(examples)) for share in shares],
+    with closing(prepared(config, step, material)) as steps:
+        while step < config.steps:
+            clock = Clock()
+            with clock("data"):
+                shares = shares_of(next(steps), config.learner.num_ranks)
+            with clock("update"):
+                stats = learner.fit(step, shares)
+            step += 1
+            row = {**stats, **clock.seconds}
+            metrics.log("train", step, row)
+            if step % REPORT_EVERY == 0:
+                view.step(step, row)
+            if config.checkpoint.due(step, config.steps):
+                learner.save(step)
+
+
+def prepared(config: SftConfig, first: int, material: Material) -> Generator[list[SftExample]]:
+    """The examples of step `first` and of all that follow, each made while those before it are used."""
+    with ThreadPoolExecutor(max_workers=1) as ahead:
+        futures = (ahead.submit(step_examples, config, step, material) for step in range(first, config.steps))
+        current = next(futures, None)
+        while current is not None:
+            examples = current.result()
+            current = next(futures, None)
+            yield examples
+
+
+def shares_of(examples: list[SftExample], num_ranks: int) -> list[MiniBatch[SftExample]]:
+    """Each rank's share of a step, balanced by tokens."""
+    places = shard([float(num_tokens(example)) for example in examples], num_ranks)
+    return [MiniBatch(samples=tuple(examples[i] for i in mine), global_count=len(examples)) for mine in places]
+
+
+def load_autoencoder(folder: Path) -> AutoEncoder:
+    """The frozen autoencoder of a checkpoint folder in float32, on the driver's GPU if it has one. Raises ValueError."""
+    with torch.device("meta"):
+        autoencoder = AutoEncoder(BagelConfig.from_folder(folder).vae)
+    autoencoder.to_empty(device="cpu")
+    load_weights(autoencoder, folder / AUTOENCODER_FILE)
+    return autoencoder.to("cuda" if torch.cuda.is_available() else "cpu").requires_grad_(False)
+
+
+def _make_start(folder: Path, start: NewStart, seed: int, view: View) -> None:
+    def report(progress: Progress) -> None:
+        if progress.step % REPORT_EVERY == 0:
+            view.say(
+                f"autoencoder {progress.step}/{start.autoencoder.steps}  pixel error {progress.reconstruction:.4f}  "
+                f"KL {progress.kl:.3f}"
             )
-        step += 1
-        row = {**stats, **clock.seconds}
-        metrics.log("train", step, row)
-        if step % REPORT_EVERY == 0:
-            view.step(step, row)
-        if config.checkpoint.due(step, config.steps):
-            learner.save(step)
 
-
-def step_examples(config: SftConfig, step: int, loaded: Loaded) -> list[SftExample]:
-    """What a step imitates: generated items with their pictures encoded, logit-normal flow times and noise (BAGEL.md 8)."""
-    data = config.data
-    items = sft_items(
-        config.seed,
-        step,
-        count=config.batch_size,
-        wrong_plans=data.wrong_plans,
-        wrong_objects=data.wrong_objects,
-        without_thought=data.without_thought,
-    )
-    generator = torch.Generator().manual_seed(derive_seed(config.seed, "sft noise", step))
-    latent_SLC, grid_hw = encoded([item.image_HW3 for item in items], loaded, generator)
-    return [
-        SftExample(
-            given=(item.prompt_ids,),
-            thought=item.thought_ids,
-            latent_LC=latent_LC,
-            grid_hw=grid_hw,
-            t_K=torch.randn(config.noise_draws, generator=generator).sigmoid(),
-            noise_KLC=torch.randn((config.noise_draws, *latent_LC.shape), generator=generator),
-        )
-        for item, latent_LC in zip(items, latent_SLC, strict=True)
-    ]
-
-
-@torch.no_grad()
-def encoded(images_HW3: Sequence[Tensor], loaded: Loaded, generator: torch.Generator) -> tuple[Tensor, tuple[int, int]]:
-    """Latent tokens [S, L, C] of pictures of one size, drawn from the autoencoder's posterior (BAGEL.md 7), and their grid."""
-    images_S3HW = torch.stack(list(images_HW3)).permute(0, 3, 1, 2).float() / 127.5 - 1
-    mean, _ = loaded.autoencoder.posterior(images_S3HW[:1])
-    eps = torch.randn((len(images_HW3), *mean.shape[1:]), generator=generator)
-    latent_SZhw = loaded.autoencoder.encode(images_S3HW, eps)
-    _, _, height, width = images_S3HW.shape
-    return to_tokens(latent_SZhw, loaded.config.latent_patch_size), loaded.config.grid_hw(height, width)
-
-
-def _report_autoencoder(view: View, progress: Progress, total: int) -> None:
-    if progress.step % REPORT_EVERY == 0:
-        view.say(f"autoencoder {progress.step}/{total}  pixel error {progress.reconstruction:.4f}  KL {progress.kl:.3f}")
+    view.say("training the autoencoder")
+    make_start(folder, start.architecture, start.autoencoder, seed=seed, report=report)

@@ -17,8 +17,11 @@ from configs.reward import CombinedReward, Reward
 from configs.reward_model import RewardModelConfig
 from configs.reward_service import RewardServiceConfig
 from configs.schema import Config, FilePrompts, SftConfig, TrainConfig
+from configs.sft import CheckpointStart, FileData
 from configs.verifiers import Judge
 
+START_FOLDER = "start"
+"""Where in its run_dir a fine-tuning run keeps a model that it made from nothing."""
 QUICKSTART = Path(__file__).with_name("quickstart.yaml")
 TASKS: dict[str, type[Config]] = {
     "train": TrainConfig,
@@ -69,18 +72,22 @@ def model_folder(path: Path) -> Path:
     return Path(spec.submodule_search_locations[0]) / name.removeprefix(BUNDLED) / "checkpoint"
 
 
+def start_folder(config: TrainConfig | SftConfig) -> Path:
+    """The checkpoint folder a run starts from, once its path is given; a model made from nothing is kept in the run."""
+    if isinstance(config, TrainConfig):
+        path = config.model.path
+    elif isinstance(config.start, CheckpointStart):
+        path = config.start.path
+    else:
+        path = config.run_dir / START_FOLDER
+    assert path is not None, "checked before anything starts"
+    return model_folder(path)
+
+
 def still_to_be_given(config: Config) -> list[str]:
     """Keys a preset leaves open and a run needs."""
-    keys = [f"{where}.{key}" for where, judge in judges(config) for key in judge.open_keys()]
-    if not isinstance(config, TrainConfig):
-        return keys
-    open_keys = {
-        "model.path": config.model.path is None,
-        "prompts.path": isinstance(config.prompts, FilePrompts) and config.prompts.path is None,
-        "evaluation.prompts.path": isinstance(config.evaluation.prompts, FilePrompts)
-        and config.evaluation.prompts.path is None,
-    }
-    return [*(key for key, is_open in open_keys.items() if is_open), *keys]
+    of_judges = [f"{where}.{key}" for where, judge in judges(config) for key in judge.open_keys()]
+    return [*(key for key, path in _own_paths(config) if path is None), *of_judges]
 
 
 def judges(config: Config) -> Iterator[tuple[str, Judge]]:
@@ -107,13 +114,21 @@ def check_files(config: Config) -> None:
 def _named_files(config: Config) -> Iterator[tuple[str, Path]]:
     for where, judge in judges(config):
         yield from ((f"{where}.{key}", path) for key, path in judge.files().items())
-    if not isinstance(config, TrainConfig):
-        return
-    if config.model.path is not None:
-        yield "model.path", model_folder(config.model.path)
-    for key, prompts in (("prompts.path", config.prompts), ("evaluation.prompts.path", config.evaluation.prompts)):
-        if isinstance(prompts, FilePrompts) and prompts.path is not None:
-            yield key, prompts.path
+    yield from ((key, model_folder(path)) for key, path in _own_paths(config) if path is not None)
+
+
+def _own_paths(config: Config) -> Iterator[tuple[str, Path | None]]:
+    """Every path to read that stands outside of rewards, with its key."""
+    if isinstance(config, TrainConfig):
+        yield "model.path", config.model.path
+        for key, prompts in (("prompts.path", config.prompts), ("evaluation.prompts.path", config.evaluation.prompts)):
+            if isinstance(prompts, FilePrompts):
+                yield key, prompts.path
+    if isinstance(config, SftConfig):
+        if isinstance(config.start, CheckpointStart):
+            yield "start.path", config.start.path
+        if isinstance(config.data, FileData):
+            yield "data.path", config.data.path
 
 
 def _read(path: Path) -> dict[str, Any]:

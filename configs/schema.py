@@ -13,7 +13,17 @@ from configs.reward import Reward
 from configs.reward_model import RewardModelConfig
 from configs.reward_service import RewardServiceConfig
 from configs.roles import ClusterConfig, DenoiserConfig, LearnerConfig, Placement as Placement, ReasonerConfig
-from configs.sft import ArchitectureConfig as ArchitectureConfig, AutoencoderConfig as AutoencoderConfig, ShapesSftData
+from configs.sft import (
+    ArchitectureConfig as ArchitectureConfig,
+    AutoencoderConfig as AutoencoderConfig,
+    ConditionDropout,
+    FileData,
+    NewStart,
+    SftData,
+    ShapesData,
+    Start,
+)
+from configs.think_prompt import THINK_PROMPT
 from configs.verifiers import GenevalReward
 
 LowClip = Annotated[float, Field(gt=0, lt=1)]
@@ -22,10 +32,7 @@ LowClip = Annotated[float, Field(gt=0, lt=1)]
 class ModelConfig(Section):
     path: AbsolutePath | None = None
     """Checkpoint folder in the released BAGEL layout, or `bundled:shapes` in this package; null is still to be given."""
-    system_prompt: str = (
-        "You should first think about the planning process in the mind and then generate the image. \n"
-        "The planning process is enclosed within <think> </think> tags, i.e. <think> planning process here </think> image here"
-    )
+    system_prompt: str = THINK_PROMPT
     """Text segment before every prompt (BAGEL's own by default); empty for none."""
 
 
@@ -247,15 +254,19 @@ class SftConfig(Section):
     """Optimizer updates."""
     run_dir: AbsolutePath
     """Folder of the run; a run found there is resumed."""
+    start: Start = NewStart()
+    """The weights of step 0."""
+    data: SftData = ShapesData()
+    """The examples."""
     batch_size: PositiveInt = 32
-    """Items a step."""
+    """Examples a step."""
     noise_draws: PositiveInt = 4
     """(t, noise) pairs for each picture of a step, sharing one context."""
+    timestep_shift: PositiveFloat = 1.0
+    """s in t' = s t / (1 + (s - 1) t) of logit-normal t; above 1 there is more noise."""
     flow_weight: PositiveFloat = 1.0
     """Weight of the flow-matching loss beside the cross-entropy."""
-    architecture: ArchitectureConfig = ArchitectureConfig()
-    autoencoder: AutoencoderConfig = AutoencoderConfig()
-    data: ShapesSftData = ShapesSftData()
+    dropout: ConditionDropout = ConditionDropout()
     learner: LearnerConfig = LearnerConfig()
     cluster: ClusterConfig = ClusterConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
@@ -269,6 +280,15 @@ class SftConfig(Section):
                     f"learner.{name} is {given}, which has no effect with task sft: examples are cut by "
                     "learner.flow_micro_batch, and nothing is published; leave it out"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _start_knows_the_data(self) -> Self:
+        if isinstance(self.start, NewStart) and isinstance(self.data, FileData):
+            raise ValueError(
+                "data.kind is file, but start.kind is new: a model made from nothing knows the words of the shapes world only; "
+                "give start.kind checkpoint and start.path, or data.kind shapes"
+            )
         return self
 
 

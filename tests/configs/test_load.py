@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from configs.load import ConfigError, check_files, dump, load, model_folder, parse, still_to_be_given
+from configs.load import ConfigError, check_files, dump, load, model_folder, parse, start_folder, still_to_be_given
 from configs.reward import Reward
-from configs.schema import FilePrompts, TrainConfig, VelocityMse
+from configs.schema import FilePrompts, SftConfig, TrainConfig, VelocityMse
 from configs.verifiers import ExamReward, GenevalReward, RandomReward
 
 QUICKSTART = Path("configs/quickstart.yaml")
@@ -78,13 +78,22 @@ def test_a_bad_value_is_named_with_the_way_out(override: str, message: str) -> N
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("architecture.num_heads=3", "hidden_size is 128, .*num_heads=3 heads .*; make it a multiple of 12"),
-        ("architecture={hidden_size: 20, num_heads: 4}", "hidden_size is 20, .* even .*; make it a multiple of 8"),
+        ("start.architecture.num_heads=3", "hidden_size is 128, .*num_heads=3 heads .*; make it a multiple of 12"),
+        ("start.architecture={hidden_size: 20, num_heads: 4}", "hidden_size is 20, .* even .*; make it a multiple of 8"),
         (
-            "architecture={hidden_size: 6, num_heads: 1, num_key_value_heads: 1}",
-            "hidden_size is 6, .*; make it a multiple of 4",
+            "start.architecture={hidden_size: 6, num_heads: 1, num_key_value_heads: 1}",
+            "start.architecture: hidden_size is 6, .*; make it a multiple of 4",
         ),
-        ("architecture.num_key_value_heads=3", "num_heads is 4, which architecture.num_key_value_heads=3 does not divide"),
+        ("start.architecture.num_key_value_heads=3", "num_heads is 4, which num_key_value_heads=3 does not divide"),
+        ("start={kind: checkpoint, architecture: {num_heads: 2}}", "start.architecture: unknown key; known here: kind, path"),
+        ("start={kind: bundled}", "start.kind: give one of new, checkpoint"),
+        ("data={kind: file, wrong_plans: 0.1}", "data.wrong_plans: unknown key; known here: kind, longest_side, path"),
+        (
+            "data={kind: file, path: a.jsonl}",
+            "data.kind is file, but start.kind is new: .* give start.kind checkpoint and start.path",
+        ),
+        ("dropout.text=1.1", "dropout.text: Input should be less than or equal to 1"),
+        ("timestep_shift=0", "timestep_shift: Input should be greater than 0"),
         ("learner.text_micro_batch=4", "learner.text_micro_batch is 4, which has no effect with task sft"),
         ("learner.bucket_bytes=65536", "learner.bucket_bytes is 65536, which has no effect with task sft"),
     ],
@@ -92,6 +101,27 @@ def test_a_bad_value_is_named_with_the_way_out(override: str, message: str) -> N
 def test_fine_tuning_refuses_what_no_model_has_and_keys_without_effect(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load(Path("configs/shapes_sft.yaml"), [override])
+
+
+def test_fine_tuning_of_a_users_data_leaves_two_paths_open_which_must_exist(tmp_path: Path) -> None:
+    preset = Path("configs/bagel_sft.yaml")
+    assert still_to_be_given(load(preset)) == ["start.path", "data.path"]
+    given = load(preset, [f"start.path={tmp_path}", f"data.path={tmp_path}/none.jsonl"])
+    assert still_to_be_given(given) == []
+    with pytest.raises(ConfigError, match=r"^data\.path is .*/none\.jsonl, which does not exist\ngive a path that exists$"):
+        check_files(given)
+
+
+def test_a_run_starts_from_what_it_is_given_or_from_what_it_makes(tmp_path: Path) -> None:
+    made = load(Path("configs/shapes_sft.yaml"), [f"run_dir={tmp_path}"])
+    assert isinstance(made, SftConfig)
+    assert start_folder(made) == tmp_path / "start"
+    given = load(Path("configs/bagel_sft.yaml"), [f"start.path={tmp_path}"])
+    assert isinstance(given, SftConfig)
+    assert start_folder(given) == tmp_path
+    bundled = load(QUICKSTART)
+    assert isinstance(bundled, TrainConfig)
+    assert start_folder(bundled) == model_folder(Path("bundled:shapes"))
 
 
 def test_relative_paths_start_at_the_current_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

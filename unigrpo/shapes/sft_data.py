@@ -6,36 +6,21 @@ Some objects are painted in another colour or shape than planned: what the paint
 no thought, which keeps painting straight from the prompt alive.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
-from torch import Tensor
 
 from unigrpo.seeds import derive_seed
+from unigrpo.sft_item import SftItem
 from unigrpo.shapes.plan import corrupt_plan, draw_plan, recolored, reshaped, write_trace
 from unigrpo.shapes.prompts import shapes_prompts
 from unigrpo.shapes.render import render
-from unigrpo.shapes.tokenizer import encode
 from unigrpo.shapes.world import Scene
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SftItem:
-    """One (prompt, thought, picture)."""
-
-    prompt_ids: tuple[int, ...]
-    """[T] without the tokens that wrap every segment."""
-    thought_ids: tuple[int, ...] | None
-    """[T] likewise; None paints straight from the prompt."""
-    image_HW3: Tensor
-    """[H, W, 3] uint8."""
 
 
 def sft_items(
     seed: int, step: int, *, count: int, wrong_plans: float, wrong_objects: float, without_thought: float
 ) -> list[SftItem]:
-    """The items of one step, a function of (seed, step) alone, over training prompts. The shares are ShapesSftData's."""
+    """The items of one step, a function of (seed, step) alone, over training prompts. The shares are ShapesData's."""
     rng = np.random.default_rng(derive_seed(seed, "sft items", step))
     prompts = shapes_prompts("train")
     items = []
@@ -46,8 +31,8 @@ def sft_items(
         if thinks and rng.random() < wrong_plans:
             scene = corrupt_plan(metadata, scene, rng)
         image_HW3 = torch.from_numpy(render(_painted(scene, wrong_objects, rng), rng))
-        thought_ids = encode(write_trace(scene)) if thinks else None
-        items.append(SftItem(prompt_ids=encode(prompts[index].text), thought_ids=thought_ids, image_HW3=image_HW3))
+        thought = write_trace(scene) if thinks else None
+        items.append(SftItem(prompt=prompts[index].text, thought=thought, image_HW3=image_HW3))
     return items
 
 

@@ -1,0 +1,61 @@
+"""Whether a user's fine-tuning data suits the model it is to teach: lengths, words, pictures to edit, sizes to paint."""
+
+from collections.abc import Iterator
+
+from configs.load import ConfigError
+from configs.sft import FileData
+from unigrpo.models.bagel.config import SPECIAL_TOKENS, BagelConfig
+from unigrpo.sft_file import SftLine, read_sft_file, refuse
+from unigrpo.tokenizer import Tokenizer
+
+
+def fitting_lines(data: FileData, model: BagelConfig, tokenizer: Tokenizer) -> tuple[SftLine, ...]:
+    """The lines of a data file, every one of which the model can read, say and paint. Raises ConfigError with the faults."""
+    assert data.path is not None, "checked before"
+    if data.longest_side is not None:
+        try:
+            model.grid_hw(data.longest_side, data.longest_side)
+        except ValueError as error:
+            raise ConfigError(f"data.longest_side: {error}") from None
+    try:
+        lines = read_sft_file(data.path)
+        refuse([f"{line.place}: {fault}" for line in lines for fault in _faults(line, data, model, tokenizer)], data.path)
+    except ValueError as error:
+        raise ConfigError(f"data.path: {error}") from None
+    return lines
+
+
+def told(lines: tuple[SftLine, ...], num_examples: int) -> str:
+    """What a run of so many examples takes from a data file, in words."""
+    thinking, editing = sum(line.thought is not None for line in lines), sum(line.source_image is not None for line in lines)
+    return (
+        f"{len(lines)} examples, {thinking} with a thought, {editing} with a source picture; "
+        f"each is seen {num_examples / len(lines):.3g} times"
+    )
+
+
+def _faults(line: SftLine, data: FileData, model: BagelConfig, tokenizer: Tokenizer) -> Iterator[str]:
+    if line.source_image is not None and model.vision is None:
+        yield "source_image is given, but the model has no vision tower; leave it out, or start from a model that sees"
+    texts = {"prompt": line.prompt}
+    if line.thought is not None:
+        texts |= {"thought": line.thought} | ({"data.system_prompt": data.system_prompt} if data.system_prompt else {})
+    special = {getattr(model, name) for name in SPECIAL_TOKENS}
+    positions = 1 + 2 * (line.source_image is not None)  # one a picture block: what is painted, latents, patches
+    for key, text in texts.items():
+        try:
+            ids = tokenizer.encode(text)
+        except ValueError as error:
+            yield f"{key}: {error}"
+            continue
+        if found := special.intersection(ids):
+            yield (
+                f"{key} holds the special token of id {min(found)}, which would break the layout of the context; "
+                "write it another way"
+            )
+        positions += len(ids) + 2
+    if positions > model.max_position_embeddings:
+        yield (
+            f"the example takes {positions} positions, but the model has {model.max_position_embeddings}; "
+            "shorten its prompt or thought"
+        )
