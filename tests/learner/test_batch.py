@@ -1,20 +1,32 @@
-"""Chains and micro-batches against layouts written out by hand."""
+"""Rows and micro-batches against layouts written out by hand."""
 
-from dataclasses import dataclass
+from dataclasses import replace
 
 import pytest
 import torch
 
-from learner.batch import SftExample, chain_of, chain_of_example, cut, flow_batch, text_batch
-from unigrpo.types import Given, Sample, Thought, Trajectory
+from learner.batch import (
+    FlowBatch,
+    Packer,
+    Row,
+    SftExample,
+    TextBatch,
+    cut,
+    flow_batch,
+    flow_rows,
+    sees_pictures,
+    sft_row,
+    text_batch,
+    text_row,
+)
+from tests.unigrpo.models.fakes import CONFIG
+from unigrpo.models.bagel.packing import Noised, Split, Text
+from unigrpo.types import Given, GivenPicture, Sample, Span, Thought, Trajectory
 
-BOS, EOS = 90, 91
-
-
-@dataclass(frozen=True)
-class Tokens:
-    bos_token_id: int = BOS
-    eos_token_id: int = EOS
+BOS, EOS = CONFIG.bos_token_id, CONFIG.eos_token_id
+C = CONFIG.latent_channels
+SHAPE = (2, 4, C)
+TIMES = [0.75, 0.5]
 
 
 def thought(*ids: int, truncated: bool = False) -> Thought:
@@ -22,12 +34,12 @@ def thought(*ids: int, truncated: bool = False) -> Thought:
     return Thought(token_ids=ids, behavior_logp=logp, truncated=truncated, policy_version=0)
 
 
-def prompted(*spans: Thought | Trajectory) -> Sample:
-    return Sample(spans=(Given(token_ids=(7,)), *spans), advantage=0.0)
+def prompted(*spans: Span, advantage: float = 0.0) -> Sample:
+    return Sample(spans=(Given(token_ids=(7,)), *spans), advantage=advantage)
 
 
 def trajectory(value: float = 0.0) -> Trajectory:
-    latents = torch.full((2, 4, 3), value)
+    latents = torch.full(SHAPE, value)
     return Trajectory(
         x_WLC=latents,
         x_next_WLC=latents + 1,
@@ -41,72 +53,108 @@ def trajectory(value: float = 0.0) -> Trajectory:
     )
 
 
-def test_chain_predicts_the_thought_and_its_sampled_eos() -> None:
-    chain = chain_of(prompted(thought(8, 9, EOS), trajectory()), Tokens())
-    assert chain.ids == [BOS, 7, EOS, BOS, 8, 9, EOS]
-    assert chain.positions == [3, 4, 5]  # bos, 8 and 9 predict 8, 9 and eos
-    assert chain.targets == [8, 9, EOS]
-    assert chain.behavior_logp == pytest.approx([-0.1, -0.2, -0.3])
-    assert chain.trajectory is not None
+def packer(*, sees: bool = False, paints: bool = False) -> Packer:
+    return Packer(config=CONFIG, device=torch.device("cpu"), dtype=torch.float32, sees=sees, paints=paints)
+
+
+def texts(*samples: Sample) -> TextBatch:
+    return text_batch([text_row(sample, CONFIG) for sample in samples], packer())
+
+
+def flows(*samples: Sample) -> FlowBatch:
+    return flow_batch([row for sample in samples for row in flow_rows(sample, CONFIG, TIMES)], packer(), SHAPE)
+
+
+def ids_of(splits: tuple[Split, ...]) -> list[int]:
+    return [token for split in splits if isinstance(split, Text) for token in split.ids]
+
+
+def test_a_text_batch_predicts_the_thought_and_its_sampled_eos() -> None:
+    batch = texts(prompted(thought(8, 9, EOS), trajectory()))
+    assert batch.packed.ids_U.tolist() == [BOS, 7, EOS, BOS, 8, 9, EOS]
+    assert batch.row_M.tolist() == [3, 4, 5]  # bos, 8 and 9 predict 8, 9 and eos
+    assert batch.target_M.tolist() == [8, 9, EOS]
+    assert batch.behavior_logp_SN.tolist() == [pytest.approx([-0.1, -0.2, -0.3])]
 
 
 def test_a_truncated_thought_is_closed_without_predicting_its_eos() -> None:
-    chain = chain_of(prompted(thought(8, 9, truncated=True)), Tokens())
-    assert chain.ids == [BOS, 7, EOS, BOS, 8, 9, EOS]
-    assert chain.positions == [3, 4]
-    assert chain.targets == [8, 9]
+    batch = texts(prompted(thought(8, 9, truncated=True)))
+    assert batch.packed.ids_U.tolist() == [BOS, 7, EOS, BOS, 8, 9, EOS]
+    assert batch.row_M.tolist() == [3, 4]
+    assert batch.target_M.tolist() == [8, 9]
 
 
-def test_two_thoughts_of_one_sample_are_both_predicted() -> None:
-    spans = (Given(token_ids=(7,)), thought(8, EOS), Given(token_ids=(5, 6)), thought(9, EOS))
-    chain = chain_of(Sample(spans=spans, advantage=1.0), Tokens())
-    assert chain.ids == [BOS, 7, EOS, BOS, 8, EOS, BOS, 5, 6, EOS, BOS, 9, EOS]
-    assert chain.positions == [3, 4, 10, 11]
-    assert chain.targets == [8, EOS, 9, EOS]
+def test_two_thoughts_of_one_sample_are_both_predicted_whatever_was_painted_between() -> None:
+    spans = (thought(8, EOS), trajectory(), Given(token_ids=(5, 6)), thought(9, EOS))
+    batch = texts(prompted(*spans))
+    assert batch.packed.ids_U.tolist() == [BOS, 7, EOS, BOS, 8, EOS, BOS, 5, 6, EOS, BOS, 9, EOS]
+    assert batch.row_M.tolist() == [3, 4, 10, 11]
+    assert batch.target_M.tolist() == [8, EOS, 9, EOS]
 
 
-def test_a_span_after_a_painting_is_refused() -> None:
-    with pytest.raises(ValueError, match="a Thought follows a painting"):
-        chain_of(prompted(trajectory(), thought(8, EOS)), Tokens())
+def test_every_painting_has_a_row_with_what_was_said_before_it() -> None:
+    sample = prompted(thought(8, EOS), trajectory(1.0), thought(9, EOS), trajectory(2.0), advantage=0.5)
+    first, second = flow_rows(sample, CONFIG, TIMES)
+    assert ids_of(first.splits) == [BOS, 7, EOS, BOS, 8, EOS]
+    assert ids_of(second.splits) == [BOS, 7, EOS, BOS, 8, EOS, BOS, 9, EOS]
+    for row, value in ((first, 1.0), (second, 2.0)):
+        window = [split for split in row.splits if isinstance(split, Noised)]
+        assert [(step.t, step.grid_hw, float(step.x_LC.mean())) for step in window] == [(t, (2, 2), value) for t in TIMES]
+        assert row.advantage == 0.5
 
 
 def test_an_example_is_laid_out_like_a_sample() -> None:
-    latents = torch.zeros(4, 3)
+    latents, noise = torch.ones(4, C), torch.full((2, 4, C), 3.0)
     example = SftExample(
-        given=((7,),), thought=(8, 9), latent_LC=latents, grid_hw=(2, 2), t_K=torch.ones(1), noise_KLC=latents[None]
+        given=(Given(token_ids=(7,)),),
+        thought=(8, 9),
+        latent_LC=latents,
+        grid_hw=(2, 2),
+        t_K=torch.tensor([0.25, 1.0]),
+        noise_KLC=noise,
     )
-    sampled = chain_of(prompted(thought(8, 9, EOS)), Tokens())
-    chain = chain_of_example(example, Tokens())
-    assert (chain.ids, chain.positions, chain.targets) == (sampled.ids, sampled.positions, sampled.targets)
+    row, sampled = sft_row(example, CONFIG), text_row(prompted(thought(8, 9, EOS)), CONFIG)
+    assert (row.splits[:2], row.thoughts) == (sampled.splits, sampled.thoughts)
+    noised = [split for split in row.splits if isinstance(split, Noised)]
+    assert [(each.t, float(each.x_LC.mean())) for each in noised] == [(0.25, 1.5), (1.0, 3.0)]  # (1 - t) 1 + t 3
+    assert sft_row(replace(example, thought=None), CONFIG).thoughts == {}
 
 
-def test_text_batches_are_padded_and_masked() -> None:
-    chains = [chain_of(prompted(thought(*ids)), Tokens()) for ids in ((8, EOS), (8, 9, EOS))]
-    batch = text_batch(chains, [1.0, -1.0])
-    assert batch.ids_ST.tolist() == [[BOS, 7, EOS, BOS, 8, EOS, 0], [BOS, 7, EOS, BOS, 8, 9, EOS]]
-    assert batch.length_S.tolist() == [6, 7]
-    assert batch.position_SN.tolist() == [[3, 4, 0], [3, 4, 5]]
-    assert batch.target_SN.tolist() == [[8, EOS, 0], [8, 9, EOS]]
+def test_text_batches_are_packed_and_masked() -> None:
+    batch = texts(prompted(thought(8, EOS), advantage=1.0), prompted(thought(8, 9, EOS), advantage=-1.0))
+    assert batch.packed.ids_U.tolist() == [BOS, 7, EOS, BOS, 8, EOS, BOS, 7, EOS, BOS, 8, 9, EOS]
+    assert batch.row_M.tolist() == [3, 4, 9, 10, 11]
+    assert batch.target_M.tolist() == [8, EOS, 8, 9, EOS]
     assert batch.mask_SN.tolist() == [[True, True, False], [True, True, True]]
     assert batch.advantage_S.tolist() == [1.0, -1.0]
     assert batch.weight_S.tolist() == [1.0, 1.0]
 
 
 def test_flow_batches_stack_the_windows() -> None:
-    chains = [chain_of(prompted(trajectory(value)), Tokens()) for value in (0.0, 5.0)]
-    batch = flow_batch(chains, [1.0, 2.0], (2, 4, 3))
+    batch = flows(prompted(trajectory(0.0), advantage=1.0), prompted(trajectory(5.0), advantage=2.0))
     assert batch.x_SWLC[:, 0, 0, 0].tolist() == [0.0, 5.0]
     assert batch.x_next_SWLC[:, 0, 0, 0].tolist() == [1.0, 6.0]
     assert batch.behavior_mean_SWLC[:, 0, 0, 0].tolist() == [2.0, 7.0]
+    assert batch.advantage_S.tolist() == [1.0, 2.0]
+    assert len(batch.packed.noised_N) == 2 * 2 * 4
 
 
 def test_dummies_weigh_nothing() -> None:
-    text, flow = text_batch([]), flow_batch([], [], (2, 4, 3))
+    text, flow = text_batch([], packer()), flow_batch([], packer(), SHAPE)
     assert text.weight_S.tolist() == flow.weight_S.tolist() == [0.0]
     assert not text.mask_SN.any()
-    assert flow.x_SWLC.shape == (1, 2, 4, 3)
+    assert len(text.target_M) == 0
+    assert flow.x_SWLC.shape == (1, *SHAPE)
+    assert len(flow.packed.noised_N) == 2 * 4
+
+
+def test_whether_pictures_are_seen_is_known_from_the_spans() -> None:
+    picture = GivenPicture(latent_LC=None, grid_hw=(2, 2), seen_HW3=None)
+    assert not sees_pictures([prompted(trajectory())])
+    assert sees_pictures([prompted(trajectory()), prompted(picture)])
 
 
 def test_cuts_are_sorted_by_length_and_stable() -> None:
-    assert cut(["ccc", "a", "bb", "d", "ee"], len, 2) == [["a", "d"], ["bb", "ee"], ["ccc"]]
-    assert cut([], len, 2) == []
+    rows = {word: Row(splits=(Text(list(range(len(word)))),), thoughts={}) for word in ("ccc", "a", "bb", "d", "ee")}
+    assert cut(list(rows), rows.__getitem__, 2) == [["a", "d"], ["bb", "ee"], ["ccc"]]
+    assert cut([], rows.__getitem__, 2) == []

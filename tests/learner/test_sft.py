@@ -16,7 +16,9 @@ from tests.learner.tiny import save_tiny_model
 from unigrpo.layout import segments_to_ids
 from unigrpo.models.bagel.checkpoint import load_model
 from unigrpo.models.bagel.model import Bagel
+from unigrpo.types import Given
 
+GIVEN = ((5, 6), (7,))
 THOUGHTS = ((8, 9, 10), None, (11,), (12, 13, 8, 9, 10))
 
 
@@ -36,7 +38,7 @@ def examples(thoughts: Sequence[tuple[int, ...] | None] = THOUGHTS) -> list[SftE
     generator = torch.Generator().manual_seed(5)
     return [
         SftExample(
-            given=((5, 6), (7,)),
+            given=tuple(Given(token_ids=ids) for ids in GIVEN),
             thought=thought,
             latent_LC=torch.randn(4, 16, generator=generator),
             grid_hw=(2, 2),
@@ -51,7 +53,7 @@ def written_out_losses(model: Bagel, batch: list[SftExample]) -> tuple[Tensor, T
     """Cross-entropy a thought token, squared velocity error a latent element, one example and draw at a time."""
     text, flow, num_tokens = torch.zeros(()), torch.zeros(()), 0
     for example in batch:
-        segments = [*example.given, *([example.thought] if example.thought is not None else [])]
+        segments = [*GIVEN, *([example.thought] if example.thought is not None else [])]
         ids = segments_to_ids(segments, model.config)
         hidden, context = model.prefill(torch.tensor([ids]), torch.tensor([len(ids)]))
         if example.thought is not None:
