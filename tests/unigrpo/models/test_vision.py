@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from unigrpo.models.bagel.attention import Attend, Block, block_attention
-from unigrpo.models.bagel.config import VisionConfig
+from unigrpo.models.bagel.config import BagelConfig, VisionConfig
 from unigrpo.models.bagel.model import PositionTable
 from unigrpo.models.bagel.preprocess import table_rows, to_patches
 from unigrpo.models.bagel.vision import Connector, VisionModel
@@ -53,17 +53,12 @@ class Eyes(nn.Module):
 
     def __init__(self, folder: Path, dtype: torch.dtype) -> None:
         super().__init__()
-        root = json.loads((folder / "config.json").read_text())
-        sizes, side, hidden = root["vit_config"], root["vit_max_num_patch_per_side"], root["llm_config"]["hidden_size"]
-        self.config = VisionConfig(
-            **{name: size for name, size in sizes.items() if name not in ("num_hidden_layers", "num_attention_heads")},
-            num_layers=sizes["num_hidden_layers"] - 1,
-            num_heads=sizes["num_attention_heads"],
-            max_patches_per_side=side,
-        )
+        whole = BagelConfig.from_folder(folder)
+        assert whole.vision is not None
+        self.config, hidden = whole.vision, whole.hidden_size
         self.vit_model = VisionModel(self.config)
         self.connector = Connector(self.config.hidden_size, hidden)
-        self.vit_pos_embed = PositionTable(side, hidden)
+        self.vit_pos_embed = PositionTable(self.config.max_patches_per_side, hidden)
         names = tuple(f"{name}." for name, _ in self.named_children())
         weights = load_file(folder / "state_dict.safetensors")
         self.load_state_dict({name: value for name, value in weights.items() if name.startswith(names)})

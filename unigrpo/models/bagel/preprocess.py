@@ -95,7 +95,7 @@ def read_source(path: Path) -> Tensor:
 def resized(image_HW3: Tensor, rule: ResizeRule) -> Tensor:
     """[H, W, 3] uint8 at the rule's size, by Pillow's bicubic filter (which averages over what it shrinks)."""
     height, width = rule.size(*image_HW3.shape[:2])
-    picture = Image.fromarray(image_HW3.contiguous().numpy()).resize((width, height), Image.Resampling.BICUBIC)
+    picture = Image.fromarray(image_HW3.numpy()).resize((width, height), Image.Resampling.BICUBIC)
     return torch.from_numpy(np.array(picture))
 
 
