@@ -31,7 +31,7 @@ class ResizeRule:
     """Which size a picture is brought to. Example: ResizeRule(980, 224, 14, MAX_PIXELS).size(200, 300) is (224, 336).
 
     1. Both sides are scaled by max(min(longest / longer side, 1), shortest / shorter side): never up but for `shortest`.
-    2. If the area is then above max_pixels, both sides are scaled by max_pixels / area: not by its root, as BAGEL has it.
+    2. If the area is then above max_pixels, both sides are scaled by max_pixels / area (BAGEL's rule; its root would do).
     3. If the longer side is then above `longest`, both are scaled by longest / longer side: `shortest` yields to it.
 
     Each scaling rounds a side to whole pixels, then to whole strides, at least one; ties go to the even number.
