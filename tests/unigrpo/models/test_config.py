@@ -1,5 +1,4 @@
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,69 +7,8 @@ import torch
 from safetensors.torch import save_file
 
 from tests.unigrpo.models.fakes import CONFIG
-from unigrpo.models.bagel.config import LATENT_TABLE, AutoEncoderConfig, BagelConfig, VisionConfig
-
-VISION = VisionConfig(
-    hidden_size=16,
-    intermediate_size=20,
-    num_layers=2,
-    num_heads=2,
-    patch_size=14,
-    image_size=140,
-    num_channels=3,
-    layer_norm_eps=1e-6,
-    max_patches_per_side=10,
-)
-SEEING = replace(CONFIG, vision=VISION)
-QWEN_AS_RELEASED = {
-    "architectures": ["Qwen2ForCausalLM"],
-    "attention_dropout": 0.0,
-    "bos_token_id": 151643,
-    "eos_token_id": 151645,
-    "hidden_act": "silu",
-    "hidden_size": 3584,
-    "initializer_range": 0.02,
-    "intermediate_size": 18944,
-    "max_position_embeddings": 32768,
-    "max_window_layers": 28,
-    "model_type": "qwen2",
-    "num_attention_heads": 28,
-    "num_hidden_layers": 28,
-    "num_key_value_heads": 4,
-    "qk_norm": True,
-    "rms_norm_eps": 1e-06,
-    "rope_scaling": None,
-    "rope_theta": 1000000.0,
-    "sliding_window": 131072,
-    "tie_word_embeddings": False,
-    "torch_dtype": "bfloat16",
-    "transformers_version": "4.43.1",
-    "use_cache": True,
-    "use_sliding_window": False,
-    "vocab_size": 152064,
-}
-VIT_AS_RELEASED = {
-    "hidden_size": 1152,
-    "image_size": 980,
-    "intermediate_size": 4304,
-    "model_type": "siglip_vision_model",
-    "num_attention_heads": 16,
-    "num_hidden_layers": 27,
-    "patch_size": 14,
-}
-ROOT_AS_RELEASED = {
-    "model_type": "bagel",
-    "visual_gen": True,
-    "visual_und": True,
-    "connector_act": "gelu_pytorch_tanh",
-    "interpolate_pos": False,
-    "latent_patch_size": 2,
-    "max_latent_size": 32,
-    "timestep_shift": 1.0,
-    "vae_config": {"downsample": 8, "z_channels": 16},
-    "vit_max_num_patch_per_side": 70,
-}
-"""What the released files hold, Hugging Face's own keys included."""
+from tests.unigrpo.models.released import FILES, RELEASED, SEEING, VIT
+from unigrpo.models.bagel.config import LATENT_TABLE, AutoEncoderConfig, BagelConfig
 
 
 def edit(path: Path, **changes: Any) -> None:
@@ -94,44 +32,14 @@ def test_one_file_may_hold_all_sections(tmp_path: Path) -> None:
     assert BagelConfig.from_folder(tmp_path) == SEEING
 
 
-def save_released(folder: Path) -> None:
-    """The JSON files of the released folder."""
-    parts = {"llm_config": QWEN_AS_RELEASED, "vit_config": VIT_AS_RELEASED, "config": ROOT_AS_RELEASED}
-    for name, content in parts.items():
-        (folder / f"{name}.json").write_text(json.dumps(content))
-
-
 def test_the_released_files(tmp_path: Path) -> None:
-    save_released(tmp_path)
+    for name, content in FILES.items():
+        (tmp_path / name).write_text(json.dumps(content))
     save_file({LATENT_TABLE: torch.empty(4096, 1)}, tmp_path / "ema.safetensors")
-    config = BagelConfig.from_folder(tmp_path)
-    assert config == BagelConfig(
-        vocab_size=152064,
-        hidden_size=3584,
-        intermediate_size=18944,
-        num_layers=28,
-        num_heads=28,
-        num_kv_heads=4,
-        head_dim=128,
-        rope_theta=1e6,
-        rms_norm_eps=1e-6,
-        max_position_embeddings=32768,
-        max_latent_size=64,
-        vision=VisionConfig(
-            hidden_size=1152,
-            intermediate_size=4304,
-            num_layers=26,
-            num_heads=16,
-            patch_size=14,
-            image_size=980,
-            num_channels=3,
-            layer_norm_eps=1e-6,
-            max_patches_per_side=70,
-        ),
-    )
-    config.save(tmp_path)
-    assert BagelConfig.from_folder(tmp_path) == config
-    assert json.loads((tmp_path / "vit_config.json").read_text()).items() >= VIT_AS_RELEASED.items()
+    assert BagelConfig.from_folder(tmp_path) == RELEASED
+    RELEASED.save(tmp_path)
+    assert BagelConfig.from_folder(tmp_path) == RELEASED
+    assert json.loads((tmp_path / "vit_config.json").read_text()).items() >= VIT.items()
 
 
 def test_the_rope_base_where_newer_transformers_write_it(tmp_path: Path) -> None:
@@ -188,7 +96,7 @@ def test_a_table_that_is_not_square_is_refused(tmp_path: Path) -> None:
         ("llm_config.json", {"use_sliding_window": True}, r"use_sliding_window is true in .*every BAGEL has false there"),
         ("vit_config.json", {"hidden_act": "quick_gelu"}, r'hidden_act is "quick_gelu" in .*vit_config.json'),
         ("vit_config.json", {"num_attention_heads": 3}, r"hidden_size is 16 in .*, which 3 heads cannot share"),
-        ("vit_config.json", {"image_size": 154}, r"vit_max_num_patch_per_side is 10 in .*make 11; use the files of one"),
+        ("vit_config.json", {"image_size": 56}, r"vit_max_num_patch_per_side is 3 in .*make 4; use the files of one"),
         ("config.json", {"connector_act": "relu"}, r'connector_act is "relu" in .*config.json'),
         ("config.json", {"interpolate_pos": True}, r"interpolate_pos is true in .*config.json"),
         ("llm_config.json", {"attention_bias_qkv": 1}, r"attention_bias_qkv is 1 in .*true or false"),

@@ -1,37 +1,40 @@
 """A BAGEL checkpoint folder in the released layout, read strictly and replaced as a whole.
 
-    ema.safetensors      the model, position table included      ae.safetensors    the autoencoder
-    llm_config.json      the text expert's sizes                 config.json       latents, special tokens, autoencoder sizes
-    tokenizer.json       copied, never read here
+    ema.safetensors      the model, position tables included     ae.safetensors    the autoencoder
+    llm_config.json      the language model's sizes              vit_config.json   the vision tower's, if the model has one
+    config.json          latents, special tokens, autoencoder    tokenizer files   copied, never read here
 
-The weights decide nothing but the size of the position table: every other size comes from the JSON files and must agree.
+The weights decide nothing but the size of the latent position table: every other size comes from the JSON files and must agree.
 """
 
 import hashlib
-import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from unigrpo.models.bagel.autoencoder import AutoEncoder
-from unigrpo.models.bagel.config import LATENT_TABLE, WEIGHTS_FILE, BagelConfig
-from unigrpo.models.bagel.model import Bagel, position_table
+from unigrpo.models.bagel.config import LATENT_TABLE, VIT_FILE, WEIGHTS_FILE, BagelConfig
+from unigrpo.models.bagel.model import Bagel, PositionTable, position_table
 from unigrpo.models.bagel.transformer import widened
+from unigrpo.models.bagel.weights_file import WeightsFile, write_weights
+from unigrpo.tokenizer import TOKENIZER_FILES, tokenizer_file
 
 AUTOENCODER_FILE = "ae.safetensors"
-TOKENIZER_FILE = "tokenizer.json"
-VISION_PREFIXES = ("vit_model.", "connector.", "vit_pos_embed.")
-"""Released tensors that let the model see pictures, which this version does not build: skipped, and said so."""
+VISION_TABLE = "vit_pos_embed.pos_embed"
+POSITION_TABLES = (LATENT_TABLE, VISION_TABLE)
+"""Follow from a formula: a file may lack them, and is always written with them."""
+VISION_NAMES = ("vit_model.", "connector.")
+TRAVELLING_FILES = (*TOKENIZER_FILES, "generation_config.json")
+"""Files that a policy takes along from the folder it started from, where they are there."""
 
-logger = logging.getLogger(__name__)
+Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,66 +47,63 @@ class Loaded:
     """In float32 (float64 beside a float64 model)."""
     config: BagelConfig
     tokenizer_path: Path | None
-    """tokenizer.json of the folder, if it has one."""
-    skipped: tuple[str, ...]
-    """Vision tensors of the file that this version has no use for."""
+    """tokenizer.json or vocab.json of the folder, if it has one; the other files of the tokenizer are beside it."""
 
 
 def load_model(folder: Path, *, dtype: torch.dtype = torch.float32) -> Loaded:
-    """Read a checkpoint folder onto the CPU.
+    """Read a checkpoint folder onto the CPU, one tensor after the other.
 
     Raises ValueError for a missing folder or file, a truncated file, and a tensor that is missing, extra, misshapen or not of
-    floating point, naming it, what was found, what the config allows and what to do.
+    floating point, naming it, what was found, what the config allows and what to do; all before a tensor is read.
     """
-    config = BagelConfig.from_folder(folder)
-    with torch.device("meta"):
-        model, autoencoder = Bagel(config), AutoEncoder(config.vae)
+    config = check_folder(folder)
+    model, autoencoder = _without_memory(config)
     model.to(dtype).to_empty(device="cpu")
     autoencoder.to(widened(dtype)).to_empty(device="cpu")
-    model.latent_pos_embed.pos_embed.copy_(position_table(config.max_latent_size, config.hidden_size))
-    skipped = load_weights(model, folder / WEIGHTS_FILE, skip=VISION_PREFIXES, optional=(LATENT_TABLE,))
-    if skipped:
-        logger.warning(
-            "%s: %d vision tensors skipped; this version thinks and paints, but sees no pictures", folder, len(skipped)
-        )
+    for table in model.modules():
+        if isinstance(table, PositionTable):
+            table.pos_embed.copy_(position_table(table.side, config.hidden_size))
+    load_weights(model, folder / WEIGHTS_FILE)
     load_weights(autoencoder, folder / AUTOENCODER_FILE)
-    tokenizer_path = folder / TOKENIZER_FILE
-    return Loaded(model, autoencoder, config, tokenizer_path if tokenizer_path.is_file() else None, skipped)
+    return Loaded(model, autoencoder, config, tokenizer_file(folder))
 
 
-def load_weights(
-    module: nn.Module, path: Path, *, skip: tuple[str, ...] = (), optional: tuple[str, ...] = ()
-) -> tuple[str, ...]:
+def check_folder(folder: Path) -> BagelConfig:
+    """The config of a checkpoint folder, once both files hold what it asks for; no tensor is read. Raises as load_model."""
+    config = BagelConfig.from_folder(folder)
+    model, autoencoder = _without_memory(config)
+    for name, module in ((WEIGHTS_FILE, model), (AUTOENCODER_FILE, autoencoder)):
+        with WeightsFile(folder / name) as file:
+            check_shapes(file.shapes, _shapes(module), str(file.path))
+    return config
+
+
+def load_weights(module: nn.Module, path: Path) -> None:
     """Fill every parameter and buffer of a module from a safetensors file, each cast to the module's own dtype.
 
-    `skip` are prefixes of tensors to pass over, which are returned; `optional` are names that may be absent and then keep
-    their value. Raises ValueError as load_model.
+    A position table that the file lacks keeps its value. Raises ValueError as load_model.
     """
     own = module.state_dict()
-    try:
-        with safe_open(path, "pt") as file:
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-            skipped = tuple(sorted(name for name in shapes if skip and name.startswith(skip)))
-            found = {name: shape for name, shape in shapes.items() if name not in skipped}
-            check_shapes(found, {name: tuple(tensor.shape) for name, tensor in own.items()}, str(path), optional)
-            for name in found:
-                tensor = file.get_tensor(name)
-                if not tensor.is_floating_point():
-                    raise ValueError(f"{name} in {path} is {tensor.dtype}; weights are floating point, export them unquantised")
-                own[name].copy_(tensor)
-    except FileNotFoundError:
-        raise ValueError(f"{path} is missing; a BAGEL checkpoint folder holds {WEIGHTS_FILE} and {AUTOENCODER_FILE}") from None
-    except SafetensorError as error:
-        raise ValueError(f"{path} cannot be read ({error}): it is truncated or damaged; copy it again") from error
-    return skipped
+    with WeightsFile(path) as file:
+        check_shapes(file.shapes, _shapes(module), str(path))
+        for name in file.shapes:
+            own[name].copy_(file.tensor(name))
 
 
-def check_shapes(
-    found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]], place: str, optional: tuple[str, ...] = ()
-) -> None:
-    """Raises ValueError unless `found` has the names and shapes of `wanted`; `optional` names may be absent."""
+def check_shapes(found: Shapes, wanted: Shapes, place: str) -> None:
+    """Raises ValueError unless `found`, at `place`, has the names and shapes of `wanted`; position tables may be absent."""
     way_out = "the config beside it describes another model: use the config and weights of one checkpoint"
-    if missing := sorted(wanted.keys() - found.keys() - set(optional)):
+    sees, should_see = (any(name.startswith(VISION_NAMES) for name in names) for names in (found, wanted))
+    if sees and not should_see:
+        raise ValueError(
+            f"{place} holds a vision tower ({', '.join(VISION_NAMES)}), but {VIT_FILE} beside it is missing; copy it there"
+        )
+    if should_see and not sees:
+        raise ValueError(
+            f"{VIT_FILE} asks for a vision tower ({', '.join(VISION_NAMES)}), but {place} holds none; copy the whole "
+            f"weights there, or remove {VIT_FILE} for a model without eyes"
+        )
+    if missing := sorted(wanted.keys() - found.keys() - set(POSITION_TABLES)):
         raise ValueError(f"{place} lacks {_some(missing)}, which the config asks for; it is incomplete, or {way_out}")
     if extra := sorted(found.keys() - wanted.keys()):
         raise ValueError(f"{place} holds {_some(extra)}, which the config has no place for; {way_out}")
@@ -115,20 +115,52 @@ def check_shapes(
 def save_model(
     folder: Path, weights: Mapping[str, Tensor], autoencoder: AutoEncoder, config: BagelConfig, *, tokenizer_path: Path | None
 ) -> None:
-    """Write a checkpoint folder: `weights` are model.state_dict(), or the same names gathered from elsewhere, any device.
+    """Write a checkpoint folder in float32, the tokenizer's files at `tokenizer_path` and beside it included.
 
-    The folder is written beside and renamed into place, so a full disk or a kill leaves the previous one as it was. Raises
-    ValueError for weights that are not the config's, OSError naming the folder when it cannot be written.
+    `weights` are model.state_dict(), or a mapping with the same names that gathers each tensor as it is asked for; they are
+    asked for one by one in the order of the model. The folder is written beside and renamed into place, so a full disk or a
+    kill leaves the previous one as it was. Raises ValueError for weights that are not the config's, OSError naming the folder
+    when it cannot be written.
     """
-    with torch.device("meta"):
-        wanted = Bagel(config).state_dict()
-    check_shapes(_shapes(weights), _shapes(wanted), "the weights to save", optional=(LATENT_TABLE,))
     with replacing(folder) as beside:
-        _save_tensors(beside / WEIGHTS_FILE, weights)
-        _save_tensors(beside / AUTOENCODER_FILE, autoencoder.state_dict())
+        write_policy(beside / WEIGHTS_FILE, config, weights.keys(), weights.__getitem__, torch.float32)
+        tensors = autoencoder.state_dict()
+        write_weights(
+            beside / AUTOENCODER_FILE,
+            [(name, tuple(value.shape), value.dtype) for name, value in tensors.items()],
+            tensors.__getitem__,
+        )
         config.save(beside)
         if tokenizer_path is not None:
-            shutil.copyfile(tokenizer_path, beside / TOKENIZER_FILE)
+            copy_files(tokenizer_path.parent, beside, TRAVELLING_FILES)
+
+
+def write_policy(
+    path: Path, config: BagelConfig, names: Iterable[str], tensor: Callable[[str], Tensor], dtype: torch.dtype
+) -> None:
+    """Write a model's weights, in the model's order, each cast to `dtype`; position tables are worked out where absent.
+
+    names: of the tensors there are. tensor: one of them, asked for in turn, on any device and in any dtype.
+    Raises ValueError for weights that are not the config's.
+    """
+    model, _ = _without_memory(config)
+    wanted, there = _shapes(model), set(names)
+    check_shapes({name: wanted.get(name, ()) for name in there}, wanted, "the weights to save")
+    sides = {LATENT_TABLE: config.max_latent_size}
+    if config.vision is not None:
+        sides[VISION_TABLE] = config.vision.max_patches_per_side
+    write_weights(
+        path,
+        [(name, shape, dtype) for name, shape in wanted.items()],
+        lambda name: tensor(name) if name in there else position_table(sides[name], config.hidden_size),
+    )
+
+
+def copy_files(source: Path, target: Path, names: Iterable[str]) -> None:
+    """Copy those of the files that there are."""
+    for name in names:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)
 
 
 @contextmanager
@@ -167,12 +199,14 @@ def policy_hash(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path, metadata={"format": "pt"})
+def _without_memory(config: BagelConfig) -> tuple[Bagel, AutoEncoder]:
+    """Model and autoencoder on the meta device: names and shapes alone."""
+    with torch.device("meta"):
+        return Bagel(config), AutoEncoder(config.vae)
 
 
-def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+def _shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
 
 
 def _some(names: list[str]) -> str:

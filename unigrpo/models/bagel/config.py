@@ -6,7 +6,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from unigrpo.models.bagel.config_files import GELU, LLM_FILE, ROOT_FILE, VIT_FILE, VIT_LAYERS_UNUSED, read_fields
+from unigrpo.models.bagel.config_files import (
+    GELU,
+    LLM_FILE,
+    ROOT_FILE,
+    VIT_FILE as VIT_FILE,
+    VIT_LAYERS_UNUSED,
+    read_fields,
+)
 from unigrpo.models.bagel.config_parts import (
     NORM_GROUPS as NORM_GROUPS,
     SPECIAL_TOKENS as SPECIAL_TOKENS,
