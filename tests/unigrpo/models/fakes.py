@@ -1,10 +1,12 @@
 """A small BAGEL whose head dim is not hidden / heads, whose heads are grouped, whose pictures are 4 times their latents."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from unigrpo.models.bagel.autoencoder import AutoEncoder
-from unigrpo.models.bagel.config import AutoEncoderConfig, BagelConfig
+from unigrpo.models.bagel.config import AutoEncoderConfig, BagelConfig, VisionConfig
 from unigrpo.models.bagel.context import Context
 from unigrpo.models.bagel.model import Bagel
 
@@ -26,12 +28,27 @@ CONFIG = BagelConfig(
     end_of_image=59,
     vae=AutoEncoderConfig(ch=32, ch_mult=(1, 1, 2), num_res_blocks=1, z_channels=4, scale_factor=0.7, shift_factor=0.1),
 )
+SIGHTED = replace(
+    CONFIG,
+    vision=VisionConfig(
+        hidden_size=12,
+        intermediate_size=20,
+        num_layers=2,
+        num_heads=3,
+        patch_size=2,
+        image_size=8,
+        num_channels=3,
+        layer_norm_eps=1e-5,
+        max_patches_per_side=4,
+    ),
+)
+"""The same with a vision tower."""
 
 
-def random_model(dtype: torch.dtype) -> Bagel:
+def random_model(dtype: torch.dtype, config: BagelConfig = CONFIG) -> Bagel:
     """Random norms and biases too, so that no routing mistake can hide."""
     generator = torch.Generator().manual_seed(0)
-    model = Bagel(CONFIG)
+    model = Bagel(config)
     with torch.no_grad():
         for name, value in model.named_parameters():
             drawn = torch.randn(value.shape, generator=generator)

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.unigrpo.models.fakes import CONFIG, padded, random_model, said, segments
-from unigrpo.models.bagel.checkpoint import VISION_PREFIXES
-from unigrpo.models.bagel.config import BagelConfig
+from tests.unigrpo.models.fakes import CONFIG, SIGHTED, padded, random_model, said, segments
+from unigrpo.models.bagel.config import BagelConfig, VisionConfig
 from unigrpo.models.bagel.context import Context
 from unigrpo.models.bagel.model import Bagel, is_generation_name, position_table, text_expert_name
+from unigrpo.models.bagel.preprocess import table_rows
 
 GRIDS = [(1, 1), (2, 5), (3, 2)]
 
@@ -123,24 +123,36 @@ def test_a_detached_context_passes_no_gradient(model: Bagel) -> None:
     assert reached == {CONFIG.start_of_image, CONFIG.end_of_image}
 
 
+def flat_hidden(model: Bagel) -> tuple[Tensor, Tensor]:
+    """Hidden states [N, H] of two segments, and an id for each."""
+    ids_ST, length_S = padded(segments(7, 7))
+    return model.prefill(ids_ST, length_S)[0].flatten(0, 1), ids_ST.flatten()
+
+
 def test_token_logp_is_the_log_softmax_of_the_logits(model: Bagel) -> None:
-    ids_ST, length_S = padded(segments(6, 6))
-    hidden_STH, _ = model.prefill(ids_ST, length_S)
-    expected = torch.log_softmax(model.logits(hidden_STH), -1).gather(-1, ids_ST[..., None])[..., 0]
-    assert_equal(model.token_logp(hidden_STH, ids_ST), expected)
+    hidden_NH, target_N = flat_hidden(model)
+    expected = torch.log_softmax(model.logits(hidden_NH), -1)[torch.arange(len(target_N)), target_N]
+    assert_equal(model.token_logp(hidden_NH, target_N), expected)
 
 
 def test_token_logp_in_pieces_is_the_same(model: Bagel) -> None:
-    ids_ST, length_S = padded(segments(7, 7))
     parameters = [value for _, value in model.text_parameters()]
     answers = []
-    for num_pieces in (1, 3, 9):
-        hidden_STH, _ = model.prefill(ids_ST, length_S)
-        logp_ST = model.token_logp(hidden_STH, ids_ST, num_pieces)
-        answers.append((logp_ST, *torch.autograd.grad(logp_ST.square().sum(), parameters)))
+    for num_pieces in (1, 3, 20):
+        hidden_NH, target_N = flat_hidden(model)
+        logp_N = model.token_logp(hidden_NH, target_N, num_pieces)
+        answers.append((logp_N, *torch.autograd.grad(logp_N.square().sum(), parameters)))
     for whole, *in_pieces in zip(*answers, strict=True):
         for pieces in in_pieces:
             assert_equal(whole, pieces)
+
+
+def test_the_head_runs_once_a_piece_over_nothing_too(model: Bagel) -> None:
+    hidden_NH, target_N = flat_hidden(model)
+    calls: list[int] = []
+    model.language_model.lm_head.register_forward_hook(lambda _, args, __: calls.append(len(args[0])))
+    model.token_logp(hidden_NH[:2], target_N[:2], 4)
+    assert calls == [1, 1, 0, 0]
 
 
 def test_half_precision_computes_half_and_answers_in_float32() -> None:
@@ -150,7 +162,7 @@ def test_half_precision_computes_half_and_answers_in_float32() -> None:
     for model in (exact, half):
         hidden_STH, context = model.prefill(*padded(segments(5, 8)))
         assert hidden_STH.dtype == context.k[0].dtype == model.dtype
-        assert model.token_logp(hidden_STH, padded(segments(5, 8))[0]).dtype == torch.float32
+        assert model.token_logp(hidden_STH[0], padded(segments(5, 8))[0][0]).dtype == torch.float32
         velocities.append(model.velocity(x_SLC.float(), t_S, context, (3, 3)))
     assert velocities[1].dtype == torch.float32
     assert (velocities[1] - velocities[0]).norm() / velocities[0].norm() < 0.05
@@ -169,21 +181,37 @@ def test_released_names_and_shapes(released_folder: Path) -> None:
         rope_theta=1e6,
         rms_norm_eps=1e-6,
         max_position_embeddings=32768,
+        vision=VisionConfig(
+            hidden_size=1152,
+            intermediate_size=4304,
+            num_layers=26,
+            num_heads=16,
+            patch_size=14,
+            image_size=980,
+            num_channels=3,
+            layer_norm_eps=1e-6,
+            max_patches_per_side=70,
+        ),
     )
     with torch.device("meta"):
         built = Bagel(config).state_dict()
-    wanted = {name: shape for name, shape in released.items() if not name.startswith(VISION_PREFIXES)}
-    assert {name: list(tensor.shape) for name, tensor in built.items()} == wanted
+    assert {name: list(tensor.shape) for name, tensor in built.items()} == released
 
 
-def test_every_parameter_belongs_to_one_expert(model: Bagel) -> None:
-    text, generation = dict(model.text_parameters()), dict(model.generation_parameters())
-    assert text.keys() | generation.keys() == dict(model.named_parameters()).keys()
-    assert not text.keys() & generation.keys()
+def test_every_parameter_belongs_to_one_group() -> None:
+    model = random_model(torch.float32, SIGHTED)
+    groups = [dict(model.text_parameters()), dict(model.generation_parameters()), dict(model.vision_parameters())]
+    assert sorted(name for group in groups for name in group) == sorted(dict(model.named_parameters()))
+    text, generation, vision = groups
     assert {name.split(".")[0] for name in text} == {"language_model"}
+    assert {name.split(".")[0] for name in vision} == {"vit_model", "connector"}
     twins = {name.replace("_moe_gen", "") for name in generation if "_moe_gen" in name}
     untwinned = {"language_model.model.embed_tokens.weight", "language_model.lm_head.weight"}
     assert twins == text.keys() - untwinned
+
+
+def test_a_model_without_eyes_has_no_vision_parameters(model: Bagel) -> None:
+    assert model.vision_parameters() == []
 
 
 def test_what_vllm_is_sent(released_folder: Path) -> None:
@@ -209,7 +237,7 @@ def test_position_table_puts_the_column_first() -> None:
 
 def test_latents_sit_in_the_table_by_its_side_not_by_their_width(model: Bagel) -> None:
     side = CONFIG.max_latent_size
-    rows = model.latent_pos_embed((2, 3))
+    rows = model.latent_pos_embed(table_rows((2, 3), side))
     expected = model.latent_pos_embed.pos_embed[[0, 1, 2, side, side + 1, side + 2]]
     assert torch.equal(rows, expected)
 
@@ -242,7 +270,7 @@ def everything(model: Bagel) -> tuple[Tensor, Tensor]:
     ids_ST, length_S = padded(segments(4, 6))
     hidden_STH, context = model.prefill(ids_ST, length_S)
     x_SLC, t_S = noised((2, 2), 2)
-    return model.token_logp(hidden_STH, ids_ST), model.velocity(x_SLC, t_S, context, (2, 2))
+    return model.token_logp(hidden_STH[0], ids_ST[0]), model.velocity(x_SLC, t_S, context, (2, 2))
 
 
 @torch.no_grad()
