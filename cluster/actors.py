@@ -5,8 +5,9 @@ An actor adds to its class only what Ray needs: references resolved, results spl
 
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import ray
@@ -16,17 +17,18 @@ from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from cluster.placement import Ask, require_room, reserve
+from cluster.spans import Chain, Sent, unloaded
 from cluster.wait import wait_all
 from configs.reward import Reward, parts_of
 from configs.roles import ClusterConfig, Placement
 from configs.schema import SftConfig, TrainConfig
 from configs.verifiers import Judge
-from learner.batch import MiniBatch
+from learner.batch import MiniBatch, SftExample
 from learner.learner import Learner
 from reward_server.server import Judgement, RewardServer
 from rollout_workers.denoiser import Denoiser
 from rollout_workers.reasoner import Reasoner, reasoner_environment
-from unigrpo.types import Painting, Prompt, Thought, Trajectory
+from unigrpo.types import Painting, Prompt, Thought
 
 R = TypeVar("R")
 
@@ -66,7 +68,7 @@ class ReasonerActor(Built[Reasoner]):
 
 
 class DenoiserActor(Built[Denoiser]):
-    """A denoiser that takes its weights by reference and leaves every trajectory as an object of its own."""
+    """A denoiser that takes its weights by reference and leaves every picture and trajectory as an object of its own."""
 
     kind = Denoiser
 
@@ -74,9 +76,22 @@ class DenoiserActor(Built[Denoiser]):
         """`Denoiser.load`."""
         self.built.load(version, ray.get(list(buckets)))
 
-    def paint_groups(self, num_groups: int, *arguments: Any) -> tuple[Any, ...]:
+    def see(self, pictures: Sequence[tuple[Path, int]]) -> tuple[Any, ...]:
+        """`Denoiser.see`, cut up: the numbers of tokens, every picture."""
+        seen, sizes = self.built.see(pictures)
+        return (sizes, *seen)
+
+    def think(
+        self, given: Sequence[Sequence[Sent]], seeds: Sequence[Sequence[int]], temperature: float, version: int, *objects: Any
+    ) -> list[list[Thought]]:
+        """`Denoiser.think`."""
+        return self.built.think([unloaded(spans, objects) for spans in given], seeds, temperature, version)
+
+    def paint_groups(
+        self, num_groups: int, contexts: Sequence[Sequence[Sent]], arguments: tuple[Any, ...], *objects: Any
+    ) -> tuple[Any, ...]:
         """`Denoiser.paint`, cut up: a sign that it is done, the paintings of each of `num_groups` prompts, every trajectory."""
-        paintings, trajectories = self.built.paint(*arguments)
+        paintings, trajectories = self.built.paint([unloaded(spans, objects) for spans in contexts], *arguments)
         size = len(paintings) // num_groups
         return (None, *(paintings[group * size : (group + 1) * size] for group in range(num_groups)), *trajectories)
 
@@ -110,14 +125,16 @@ class LearnerActor:
         """Join the process group and build model and optimizer."""
         self._learner = Learner(self._config, self._rank, self._world_size, host, port)
 
-    def update(self, step: int, mini_batches: Sequence[MiniBatch[Any]], *trajectories: Trajectory) -> dict[str, float]:
-        """`Learner.update`; each trajectory, in order, is the last span of the sample it belongs to."""
-        if trajectories:
-            remaining = iter(trajectories)
-            mini_batches = [
-                replace(batch, samples=tuple(replace(each, spans=(*each.spans, next(remaining))) for each in batch.samples))
-                for batch in mini_batches
-            ]
+    def update(self, step: int, mini_batches: Sequence[MiniBatch[Chain]], *objects: Any) -> dict[str, float]:
+        """`Learner.update` from samples."""
+        filled = [
+            MiniBatch(samples=tuple(chain.sample(objects) for chain in batch.samples), global_count=batch.global_count)
+            for batch in mini_batches
+        ]
+        return self._learner.update(step, filled)
+
+    def fit(self, step: int, mini_batches: Sequence[MiniBatch[SftExample]]) -> dict[str, float]:
+        """`Learner.update` from examples."""
         return self._learner.update(step, mini_batches)
 
     def publish(self, version: int) -> list[ObjectRef]:

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from cluster.judging import Tally
-from cluster.prompts import load_prompts
-from cluster.rollouts import Group, Plan, Rollouts, Sampling, Unjudged
+from cluster.pieces import Plan, Sampling
+from cluster.prompts import asked, load_prompts
+from cluster.rollouts import Group, Rollouts, Unjudged
 from cluster.statistics import judging_statistics
 from cluster.summary import Judged, Scoring, headline, scoring, summarise
 from configs.schema import FilePrompts, TrainConfig
@@ -66,13 +67,13 @@ def seen_by(config: TrainConfig) -> Callable[[Prompt], bool]:
     """Whether training saw a prompt: those the run trains on, where its config names them, and, in an evaluation on the shapes
     world, those its fine-tuning saw.
     """
-    seen: set[str] = set()
+    seen: set[tuple[str, Path | None]] = set()
     unknown = isinstance(config.prompts, FilePrompts) and (config.prompts.path is None or forgotten_prompts(config))
     if not unknown:
-        seen |= {prompt.text for prompt in load_prompts(config.prompts, RandomReward())}  # whatever judged them in training
+        seen |= {asked(prompt) for prompt in load_prompts(config.prompts, RandomReward())}  # whatever judged them in training
     if config.evaluation.prompts.kind == "shapes":
-        seen |= {prompt.text for prompt in shapes_prompts("train")}
-    return lambda prompt: prompt.text in seen
+        seen |= {asked(prompt) for prompt in shapes_prompts("train")}
+    return lambda prompt: asked(prompt) in seen
 
 
 def forgotten_prompts(config: TrainConfig) -> Path | None:
@@ -102,6 +103,7 @@ def benchmark(config: TrainConfig, tokenizer: Tokenizer) -> Benchmark:
             num_points=evaluation.num_points,
             prompts_per_piece=max(1, samples_per_piece // evaluation.images_per_prompt),
             judge="evaluation",
+            guidance=evaluation.guidance,
         ),
         is_seen=seen_by(config),
         scoring=scoring(config.evaluation_reward),

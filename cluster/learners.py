@@ -10,10 +10,10 @@ from cluster.advantages import advantages_of
 from cluster.faults import Unscored
 from cluster.rollouts import Group
 from cluster.sharding import shard, split
+from cluster.spans import Chain, Freight, Held, Kept
 from cluster.wait import wait_all
 from configs.reward import Reward
 from learner.batch import MiniBatch
-from unigrpo.types import Given, Sample, Thought
 
 
 class LearnerGroup:
@@ -38,17 +38,17 @@ class LearnerGroup:
             raise Unscored(f"every group of step {step} was dropped for a failed score; see the reward actors' logs")
         assert self._reward is not None, "reinforcement learning has a reward"
         advantages_PG = advantages_of(groups_P, self._reward).tolist()
-        shares: list[list[MiniBatch[Sample]]] = [[] for _ in self.ranks]
-        trajectories: list[list[ObjectRef]] = [[] for _ in self.ranks]
+        shares: list[list[MiniBatch[Chain]]] = [[] for _ in self.ranks]
+        freights = [Freight() for _ in self.ranks]
         for places in split(range(len(groups_P)), mini_batches):
             chains = [chain for place in places for chain in chains_of(groups_P[place], advantages_PG[place])]
-            costs = [float(num_tokens(sample)) for sample, _ in chains]
+            costs = [float(num_tokens(spans)) for spans, _ in chains]
             for rank, indices in enumerate(shard(costs, len(self.ranks))):
-                mine = tuple(chains[index][0] for index in indices)
-                shares[rank].append(MiniBatch(samples=mine, global_count=len(chains)))
-                trajectories[rank] += [chains[index][1] for index in indices]
+                mine = [chains[index] for index in indices]
+                loaded = tuple(Chain(spans=freights[rank].load(spans), advantage=advantage) for spans, advantage in mine)
+                shares[rank].append(MiniBatch(samples=loaded, global_count=len(chains)))
         calls = {
-            f"update {step} on learner rank {rank}": actor.update.remote(step, shares[rank], *trajectories[rank])
+            f"update {step} on learner rank {rank}": actor.update.remote(step, shares[rank], *freights[rank].refs)
             for rank, actor in enumerate(self.ranks)
         }
         return dict(wait_all(calls, timeout=self._timeout)[0])
@@ -56,7 +56,7 @@ class LearnerGroup:
     def fit(self, step: int, mini_batches: Sequence[MiniBatch[Any]]) -> dict[str, Any]:
         """One supervised update; each rank's share of the examples."""
         calls = {
-            f"fit {step} on learner rank {rank}": actor.update.remote(step, [mini_batch])
+            f"fit {step} on learner rank {rank}": actor.fit.remote(step, [mini_batch])
             for rank, (actor, mini_batch) in enumerate(zip(self.ranks, mini_batches, strict=True))
         }
         return dict(wait_all(calls, timeout=self._timeout)[0])
@@ -76,14 +76,14 @@ class LearnerGroup:
         return wait_all(calls, timeout=self._timeout)
 
 
-def chains_of(group: Group, advantages_G: Sequence[float]) -> list[tuple[Sample, ObjectRef]]:
-    """Each sibling as the learner sees it, its trajectory still a reference (LearnerActor.update puts it in)."""
+def chains_of(group: Group, advantages_G: Sequence[float]) -> list[tuple[tuple[Held, ...], float]]:
+    """Spans and advantage of each sibling, what was painted after what was thought after what was given."""
     return [
-        (Sample(spans=(*(Given(token_ids=ids) for ids in group.given), thought), advantage=advantage), trajectory)
+        ((*group.given, thought, Kept(trajectory, 0)), advantage)
         for thought, advantage, trajectory in zip(group.thoughts, advantages_G, group.trajectories, strict=True)
     ]
 
 
-def num_tokens(sample: Sample) -> int:
-    """Text tokens of a sample: what makes one cost more than another, as all pictures of a step are of one size."""
-    return sum(len(span.token_ids) for span in sample.spans if isinstance(span, Given | Thought))
+def num_tokens(spans: Sequence[Held]) -> int:
+    """Tokens of texts and given pictures: what makes one sample cost more than another, as all paint one size."""
+    return sum(span.num_tokens if isinstance(span, Kept) else len(span.token_ids) for span in spans)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from cluster.judge_checks import check_judges
-from cluster.prompts import load_prompts
+from cluster.prompts import load_prompts, system_spans
 from cluster.sft_checks import fitting_lines, told
 from configs.load import ConfigError, check_files, model_folder, start_folder, still_to_be_given
 from configs.reward import parts_of
@@ -18,13 +18,11 @@ from configs.verifiers import RandomReward
 from rollout_workers.cache import require_cache
 from unigrpo.algo.flow import rescale_to_elements
 from unigrpo.layout import reasoner_prompt_ids
-from unigrpo.models.bagel.autoencoder import AutoEncoder
-from unigrpo.models.bagel.checkpoint import AUTOENCODER_FILE, VISION_PREFIXES, load_weights
-from unigrpo.models.bagel.config import LATENT_TABLE, WEIGHTS_FILE, BagelConfig
-from unigrpo.models.bagel.model import Bagel
+from unigrpo.models.bagel.checkpoint import check_folder
+from unigrpo.models.bagel.config import BagelConfig
 from unigrpo.sft_file import SftLine
-from unigrpo.tokenizer import Tokenizer, load_tokenizer
-from unigrpo.types import Prompt
+from unigrpo.tokenizer import Tokenizer, check_special_tokens, load_tokenizer
+from unigrpo.types import Given, Prompt
 
 
 def resolved(config: Config) -> Iterator[str]:
@@ -153,10 +151,7 @@ def check(config: TrainConfig, *, evaluates: bool) -> Known | None:
 def check_model(config: TrainConfig) -> tuple[BagelConfig, Tokenizer]:
     """Sizes and tokenizer of the run's model, which can think and paint what is asked. Raises ConfigError."""
     assert config.model.path is not None, "checked before"
-    try:
-        model, tokenizer = read_model(model_folder(config.model.path))
-    except ConfigError as error:
-        raise ConfigError(f"model.path: {error}") from None
+    model, tokenizer = read_model(model_folder(config.model.path), "model.path")
     if config.reasoner.max_model_len > model.max_position_embeddings:
         raise ConfigError(
             f"reasoner.max_model_len is {config.reasoner.max_model_len}, but the model at {config.model.path} has "
@@ -173,16 +168,16 @@ def check_model(config: TrainConfig) -> tuple[BagelConfig, Tokenizer]:
     return model, tokenizer
 
 
-def read_model(folder: Path) -> tuple[BagelConfig, Tokenizer]:
-    """Sizes and tokenizer of a model's folder, once every tensor that the sizes ask for was found there (none is read).
+def read_model(folder: Path, key: str) -> tuple[BagelConfig, Tokenizer]:
+    """Sizes and tokenizer of the model's folder that `key` names, once its tensors and special tokens are known to be there.
 
-    Raises ConfigError.
+    No tensor is read. Raises ConfigError.
     """
     try:
         model, tokenizer = check_folder(folder), load_tokenizer(folder)
         check_special_tokens(tokenizer, model.special_tokens, model.vocab_size, folder)
     except ValueError as error:
-        raise ConfigError(str(error)) from None
+        raise ConfigError(f"{key}: {error}") from None
     return model, tokenizer
 
 
@@ -230,9 +225,9 @@ def fitting_prompts(
 def require_fitting(prompts: Sequence[Prompt], config: TrainConfig, tokenizer: Tokenizer, model: BagelConfig) -> None:
     """Raises ValueError naming a prompt that leaves no room for its thought, or that the tokenizer cannot say."""
     room = config.reasoner.max_model_len - config.rollout.max_thought_tokens
-    system_ids = tokenizer.encode(config.model.system_prompt) if config.model.system_prompt else ()
+    system = system_spans(config.model.system_prompt, tokenizer)
     for prompt in prompts:
-        length = len(reasoner_prompt_ids(system_ids, tokenizer.encode(prompt.text), model))
+        length = len(reasoner_prompt_ids([*system, Given(token_ids=tokenizer.encode(prompt.text))], model))
         if length > room:
             raise ValueError(
                 f"prompt {prompt.text!r} has {length} tokens with its system prompt, but reasoner.max_model_len="

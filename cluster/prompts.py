@@ -3,6 +3,7 @@
 import random
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 from configs.reward import Reward
 from configs.schema import Prompts
@@ -11,7 +12,8 @@ from reward_server.verifiers import validate_metadata
 from unigrpo.prompts import read_prompt_file
 from unigrpo.seeds import derive_seed
 from unigrpo.shapes.prompts import shapes_prompts
-from unigrpo.types import Prompt
+from unigrpo.tokenizer import Tokenizer
+from unigrpo.types import Given, Prompt
 
 
 class PromptStream:
@@ -30,6 +32,16 @@ class PromptStream:
         order = list(range(len(self._prompts)))
         random.Random(derive_seed(self._seed, "prompts", epoch)).shuffle(order)
         return self._prompts[order[place]]
+
+
+def asked(prompt: Prompt) -> tuple[str, Path | None]:
+    """What makes two prompts the same one: the text and, of an edit, the picture."""
+    return prompt.text, prompt.picture
+
+
+def system_spans(system_prompt: str, tokenizer: Tokenizer) -> tuple[Given, ...]:
+    """What every chain begins with: the system prompt, nothing where it is empty."""
+    return (Given(token_ids=tokenizer.encode(system_prompt)),) if system_prompt else ()
 
 
 def load_prompts(config: Prompts, reward: Reward) -> Sequence[Prompt]:

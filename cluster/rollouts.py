@@ -1,44 +1,19 @@
 """Prompts to judged groups: thoughts stream into painting and paintings into judging, whoever is free takes the next piece."""
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
 
 import ray
 from ray import ObjectRef
 from ray.actor import ActorHandle
 
 from cluster.judging import Judges, Tally
+from cluster.pieces import Piece, Sampling, cut
 from cluster.pool import Job, Pool, covered, drive
+from cluster.spans import Freight, Kept
 from cluster.wait import wait_all
-from unigrpo.layout import close_thought
-from unigrpo.seeds import derive_seed
-from unigrpo.types import Painting, Prompt, Score, Thought
-
-Plan = Callable[[Prompt, int], Sequence[int]]
-"""(prompt, sibling) -> token ids of a thought given from outside."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sampling:
-    """How a batch of prompts is thought through and painted; everything a piece needs beside its prompts."""
-
-    seed: int
-    """Of the run, or of the evaluation."""
-    step: int
-    """With the seed, the prompt and the sibling it names every random draw."""
-    group_size: int
-    temperature: float
-    num_points: int
-    prompts_per_piece: int
-    """Groups that travel together."""
-    judge: Literal["training", "evaluation"]
-    window_start: int | None = None
-    """First stochastic step; None paints deterministically."""
-    plan: Plan | None = None
-    """Thoughts to paint from; None lets the policy think."""
+from unigrpo.types import Given, Painting, Prompt, Score, Thought
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +21,8 @@ class Group:
     """The G judged siblings of one prompt. Pictures and latents stay in the object store; the driver holds references."""
 
     prompt: Prompt
-    given: tuple[tuple[int, ...], ...]
-    """Bare text segments before the thought: the system prompt, if any, and the prompt."""
+    given: tuple[Given | Kept, ...]
+    """What the policy read before its thoughts: the system prompt, if any, the picture, if any, and the text."""
     thoughts: tuple[Thought, ...]
     scores: tuple[Score, ...]
     paintings: ObjectRef | None
@@ -66,12 +41,11 @@ class Rollouts:
         denoisers: Sequence[ActorHandle],
         judges: Mapping[str, Judges],
         encode: Callable[[str], Sequence[int]],
-        system_ids: Sequence[int],
-        eos: int,
+        system: Sequence[Given],
         timeout: float,
         watch: Callable[[Sequence[Pool], Tally], None],
     ) -> None:
-        self._encode, self._system_ids, self._eos = encode, tuple(system_ids), eos
+        self._encode, self._system = encode, system
         self._timeout, self._watch = timeout, watch
         self._version: int | None = None
         self._buckets: list[ObjectRef] = []
@@ -125,8 +99,8 @@ class Rollouts:
             group = unjudged.judged(scores)
             groups[place] = group if painted is None else replace(group, paintings=None)
 
-        for piece in self._pieces(prompts, sampling):
-            self._think(piece, sampling, judge)
+        for piece in cut(prompts, sampling, encode=self._encode, system=self._system):
+            self._begin(piece, sampling, judge)
         drive(self.pools, timeout=self._timeout, watch=lambda: self._watch(self.pools, self.tally))
         assert self.tally.dropped == len(prompts) - len(groups), "a group is judged or dropped"
         return [groups[place] for place in sorted(groups)]
@@ -134,96 +108,77 @@ class Rollouts:
     def _fill(self, worker: ActorHandle) -> ObjectRef:
         return worker.load.options(max_task_retries=-1).remote(self._version, self._buckets)
 
-    def _pieces(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator["Piece"]:
-        seen: Counter[int] = Counter()
-        first_siblings = []
-        for prompt in prompts:
-            first_siblings.append(seen[prompt.index] * sampling.group_size)
-            seen[prompt.index] += 1
-        for first in range(0, len(prompts), sampling.prompts_per_piece):
-            places = slice(first, first + sampling.prompts_per_piece)
-            yield Piece(
-                first=first,
-                prompts=tuple(prompts[places]),
-                prompt_ids=tuple(tuple(self._encode(prompt.text)) for prompt in prompts[places]),
-                first_siblings=tuple(first_siblings[places]),
-            )
+    def _begin(self, piece: Piece, sampling: Sampling, judge: "Judge") -> None:
+        think = partial(self._think, sampling=sampling, judge=judge)
+        if piece.edits:
+            self._see(piece, sampling, think)
+        else:
+            think(piece)
 
-    def _think(self, piece: "Piece", sampling: Sampling, judge: Callable[[int, "Unjudged"], None]) -> None:
+    def _see(self, piece: Piece, sampling: Sampling, then: Callable[[Piece], None]) -> None:
+        pictures = [(prompt.picture, seed) for prompt, seed in zip(piece.prompts, piece.picture_seeds(sampling), strict=True)]
+
+        def done(refs: Sequence[ObjectRef]) -> None:
+            sizes = ray.get(refs[0])
+            then(piece.with_pictures([Kept(ref, size) for ref, size in zip(refs[1:], sizes, strict=True)]))
+
+        self.painting.add(
+            Job(
+                name=f"pictures of {piece}",
+                submit=lambda worker: worker.see.options(num_returns=1 + len(pictures)).remote(pictures),
+                done=done,
+            )
+        )
+
+    def _think(self, piece: Piece, *, sampling: Sampling, judge: "Judge") -> None:
+        """By the reasoners, but for prompts with pictures, which vLLM does not read as BAGEL does (BAGEL.md 14)."""
         paint = partial(self._paint, piece, sampling, judge)
         if sampling.plan is not None:
             assert self._version is not None, "load() comes first"
             plans_PG = [[sampling.plan(prompt, g) for g in range(sampling.group_size)] for prompt in piece.prompts]
-            paint([[_given(plan, self._version) for plan in plans_G] for plans_G in plans_PG])
+            paint([[_planned(plan, self._version) for plan in plans_G] for plans_G in plans_PG])
             return
+        freight = Freight()
+        given_P = [freight.load(spans) for spans in piece.given]
         seeds = piece.seeds("thought", sampling)
-        self.thinking.add(
+        pool = self.painting if piece.edits else self.thinking
+        pool.add(
             Job(
                 name=f"thoughts of {piece}",
-                submit=lambda worker: [
-                    worker.think.remote(self._system_ids, piece.prompt_ids, seeds, sampling.temperature, self._version)
-                ],
+                submit=lambda worker: [worker.think.remote(given_P, seeds, sampling.temperature, self._version, *freight.refs)],
                 done=lambda refs: paint(ray.get(refs[0])),
             )
         )
 
-    def _paint(
-        self,
-        piece: "Piece",
-        sampling: Sampling,
-        judge: Callable[[int, "Unjudged"], None],
-        thoughts_PG: Sequence[Sequence[Thought]],
-    ) -> None:
-        head = (self._system_ids,) if self._system_ids else ()
-        given_P = [(*head, ids) for ids in piece.prompt_ids]
+    def _paint(self, piece: Piece, sampling: Sampling, judge: "Judge", thoughts_PG: Sequence[Sequence[Thought]]) -> None:
+        freight = Freight()
         contexts = [
-            (*given, close_thought(thought, self._eos))
-            for given, thoughts in zip(given_P, thoughts_PG, strict=True)
+            freight.load((*given, thought))
+            for given, thoughts in zip(piece.given, thoughts_PG, strict=True)
             for thought in thoughts
         ]
         seeds = [seed for seeds_G in piece.seeds("painting", sampling) for seed in seeds_G]
+        arguments = (seeds, sampling.num_points, sampling.window_start, sampling.guidance, self._version)
+        groups, size = len(piece.prompts), sampling.group_size
         trained = 0 if sampling.window_start is None else len(contexts)
 
         def submit(worker: ActorHandle) -> Sequence[ObjectRef]:
-            call = worker.paint_groups.options(num_returns=1 + len(piece.prompts) + trained)
-            return call.remote(len(piece.prompts), contexts, seeds, sampling.num_points, sampling.window_start, self._version)
+            call = worker.paint_groups.options(num_returns=1 + groups + trained)
+            return call.remote(groups, contexts, arguments, *freight.refs)
 
         def done(refs: Sequence[ObjectRef]) -> None:
-            paintings, trajectories = refs[1 : 1 + len(piece.prompts)], refs[1 + len(piece.prompts) :]
-            size = sampling.group_size
-            for place, prompt in enumerate(piece.prompts):
+            paintings, trajectories = refs[1 : 1 + groups], refs[1 + groups :]
+            for index, prompt in enumerate(piece.prompts):
                 group = Unjudged(
                     prompt=prompt,
-                    given=given_P[place],
-                    thoughts=tuple(thoughts_PG[place]),
-                    paintings=paintings[place],
-                    trajectories=tuple(trajectories[place * size : (place + 1) * size]),
+                    given=piece.given[index],
+                    thoughts=tuple(thoughts_PG[index]),
+                    paintings=paintings[index],
+                    trajectories=tuple(trajectories[index * size : (index + 1) * size]),
                 )
-                judge(piece.first + place, group)
+                judge(piece.places[index], group)
 
         self.painting.add(Job(name=f"paintings of {piece}", submit=submit, done=done))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Piece:
-    """Prompts that travel together, and what tells their draws from those of the same prompt elsewhere in the batch."""
-
-    first: int
-    """Place of the first one in the batch."""
-    prompts: tuple[Prompt, ...]
-    prompt_ids: tuple[tuple[int, ...], ...]
-    first_siblings: tuple[int, ...]
-    """Number of each prompt's first sibling: 0, or G for every earlier copy of the prompt in the batch."""
-
-    def __str__(self) -> str:
-        return f"prompts {self.first}-{self.first + len(self.prompts) - 1}"
-
-    def seeds(self, stream: str, sampling: Sampling) -> list[list[int]]:
-        """[P][G] one seed a sample and stream of draws."""
-        return [
-            [derive_seed(sampling.seed, stream, sampling.step, prompt.index, first + g) for g in range(sampling.group_size)]
-            for prompt, first in zip(self.prompts, self.first_siblings, strict=True)
-        ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,7 +186,7 @@ class Unjudged:
     """A painted group on its way to the judges."""
 
     prompt: Prompt
-    given: tuple[tuple[int, ...], ...]
+    given: tuple[Given | Kept, ...]
     thoughts: tuple[Thought, ...]
     paintings: ObjectRef
     trajectories: tuple[ObjectRef, ...]
@@ -248,6 +203,10 @@ class Unjudged:
         )
 
 
+Judge = Callable[[int, Unjudged], None]
+"""Takes a painted group and its prompt's place in the batch."""
+
+
 def paintings_of(groups: Sequence[Group | Unjudged], *, timeout: float) -> list[list[Painting]]:
     """Fetch the pictures of some groups, which still have them, for a gallery or a report."""
     refs = {f"paintings of prompt {group.prompt.index}, group {place}": group.paintings for place, group in enumerate(groups)}
@@ -255,5 +214,5 @@ def paintings_of(groups: Sequence[Group | Unjudged], *, timeout: float) -> list[
     return results
 
 
-def _given(token_ids: Sequence[int], version: int) -> Thought:
+def _planned(token_ids: Sequence[int], version: int) -> Thought:
     return Thought(token_ids=tuple(token_ids), behavior_logp=(0.0,) * len(token_ids), truncated=True, policy_version=version)

@@ -9,17 +9,16 @@ from cluster.evaluation import benchmark, evaluate
 from cluster.judging import Judges
 from cluster.learners import LearnerGroup
 from cluster.metrics import WALL_CLOCK, Metrics
+from cluster.pieces import Sampling
 from cluster.placement import connect
-from cluster.prompts import PromptStream, load_prompts
-from cluster.rollouts import Group, Rollouts, Sampling
+from cluster.prompts import PromptStream, load_prompts, system_spans
+from cluster.rollouts import Group, Rollouts
 from cluster.samples import spread, write_samples
 from cluster.statistics import rollout_statistics
 from cluster.view import View
-from configs.load import model_folder
 from configs.reward import Reward, parts_of
 from configs.schema import TrainConfig
 from unigrpo.algo.flow import window_start
-from unigrpo.models.bagel.config import BagelConfig
 from unigrpo.tokenizer import Tokenizer
 
 
@@ -133,15 +132,12 @@ def rollouts_of(
     view: View,
 ) -> Rollouts:
     """The started workers as one; `judges` by Sampling.judge."""
-    assert config.model.path is not None
-    system_prompt = config.model.system_prompt
     return Rollouts(
         reasoners=workers["reasoner"],
         denoisers=workers["denoiser"],
         judges=judges,
         encode=tokenizer.encode,
-        system_ids=tokenizer.encode(system_prompt) if system_prompt else (),
-        eos=BagelConfig.from_folder(model_folder(config.model.path)).eos_token_id,
+        system=system_spans(config.model.system_prompt, tokenizer),
         timeout=config.cluster.call_timeout,
         watch=view.stages,
     )

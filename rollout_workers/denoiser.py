@@ -1,34 +1,41 @@
-"""The worker that paints: the whole model in torch, prefilled once a sample, denoised in batches, decoded to pictures.
+"""The worker that sees and paints: the whole model in torch, prefilled once a sample, denoised in batches, decoded to pictures.
 
-It starts from the checkpoint's frozen autoencoder and serves nothing until `load` has filled the model.
+It starts from the checkpoint's frozen autoencoder; but for seeing, which needs no more, it serves nothing until `load` has
+filled the model. It also thinks where a prompt holds a picture, in plain torch.
 
-Shapes: S samples, T tokens, L latent tokens of a picture, C channels of a latent token, HW3 a picture.
+Shapes: P prompts, G siblings of a prompt, S samples, L latent tokens of a picture, C channels of a latent token, HW3 a picture.
 """
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
+from configs.guidance import Guidance
 from configs.load import model_folder
 from configs.schema import TrainConfig
+from rollout_workers.contexts import Spans, read, read_thoughts, without_last_text, without_pictures
+from rollout_workers.guidance import Velocity, guided
 from rollout_workers.weights import collect, require
 from unigrpo.algo.flow import time_grid
 from unigrpo.buckets import Bucket
 from unigrpo.denoise import denoise, seeded_noise, trajectories
-from unigrpo.layout import segments_to_ids
 from unigrpo.models.bagel.autoencoder import from_tokens, to_uint8
 from unigrpo.models.bagel.checkpoint import load_model
-from unigrpo.models.bagel.model import Context
-from unigrpo.types import Painting, Trajectory
+from unigrpo.models.bagel.context import Context
+from unigrpo.models.bagel.encode import given_picture
+from unigrpo.models.bagel.generate import Continuation, generate
+from unigrpo.models.bagel.packing import picture_splits
+from unigrpo.models.bagel.preprocess import latent_rule, read_source
+from unigrpo.types import GivenPicture, Painting, Thought, Trajectory
 
 PIXELS_AT_ONCE = 1 << 20
 """Pixels decoded in one call: one painting of 1024 px, whose activations are gigabytes, or a few hundred small ones."""
 
 
 class Denoiser:
-    """Paints batches without guidance: stochastic in the step's window, deterministic elsewhere."""
+    """Paints batches: stochastic in the step's window, deterministic elsewhere; without guidance unless asked for it."""
 
     def __init__(self, config: TrainConfig) -> None:
         """Read the model of `model.path`. Raises ValueError when it is not whole, or cannot paint the size asked for."""
@@ -38,6 +45,7 @@ class Denoiser:
         self._model = loaded.model.to(self._device).requires_grad_(False)
         self._autoencoder = loaded.autoencoder.to(self._device).requires_grad_(False)
         self._sampler = config.sampler
+        self._max_thought_tokens = config.rollout.max_thought_tokens
         self._grid_hw = loaded.config.grid_hw(config.sampler.height, config.sampler.width)
         self._version: int | None = None
 
@@ -57,22 +65,61 @@ class Denoiser:
             value.copy_(tensors[name])
         self._version = version
 
+    def see(self, pictures_P: Sequence[tuple[Path, int]]) -> tuple[list[GivenPicture], list[int]]:
+        """Pictures to edit as the policy sees them, and how many tokens each one is; (file, seed of its latents) for each.
+
+        Raises ValueError, naming the file, for what is no picture (any more).
+        """
+        config = self._model.config
+        seen_P = [
+            given_picture(
+                read_source(file), latent_rule(config), self._autoencoder, config, torch.Generator().manual_seed(seed)
+            )
+            for file, seed in pictures_P
+        ]
+        return seen_P, [sum(split.num_tokens for split in picture_splits(picture, config)) for picture in seen_P]
+
+    @torch.no_grad()
+    def think(
+        self, given_P: Sequence[Spans], seeds_PG: Sequence[Sequence[int]], temperature: float, version: int
+    ) -> list[list[Thought]]:
+        """`Reasoner.think` where pictures are given, which vLLM does not read as BAGEL does: it stretches them to one size and
+        counts positions otherwise (BAGEL.md 14). Log-probabilities are those of temperature 1.
+
+        Raises NotServing when another version is served, or none.
+        """
+        require(version, self._version)
+        tokens = self._model.config
+        continuations = generate(
+            self._model,
+            read(self._model, [given for given, seeds in zip(given_P, seeds_PG, strict=True) for _ in seeds]),
+            start_id=tokens.bos_token_id,
+            end_id=tokens.eos_token_id,
+            max_tokens=self._max_thought_tokens,
+            temperature=temperature,
+            generators=[torch.Generator().manual_seed(seed) for seeds in seeds_PG for seed in seeds],
+        )
+        thoughts = iter([self._thought(each, version) for each in continuations])
+        return [[next(thoughts) for _ in seeds] for seeds in seeds_PG]
+
     @torch.no_grad()
     def paint(
         self,
-        contexts_S: Sequence[Sequence[Sequence[int]]],
+        contexts_S: Sequence[Spans],
         seeds_S: Sequence[int],
         num_points: int,
         window_start: int | None,
+        guidance: Guidance | None,
         version: int,
     ) -> tuple[list[Painting], list[Trajectory]]:
         """Paint one picture a context; a sample's noise depends on its seed alone.
 
         Args:
-            contexts_S: the bare text segments each picture follows: system prompt, prompt, closed thought.
+            contexts_S: what each picture follows: system prompt, picture to edit, prompt, thought. The last is a text.
             seeds_S: one seed a sample.
             num_points: points of the time grid; training's own or evaluation's.
             window_start: first stochastic step; None paints deterministically and leaves no trajectories.
+            guidance: None in training, whose learner refuses guided trajectories.
             version: of the weights that must paint.
 
         Raises:
@@ -80,39 +127,47 @@ class Denoiser:
             ValueError: the window does not lie within the grid.
         """
         require(version, self._version)
-        context = self._prefill(contexts_S)
         rows, columns = self._grid_hw
         shape_LC = (rows * columns, self._model.config.latent_channels)
-        noise_SLC = seeded_noise(seeds_S, "start", shape_LC).to(self._device)
         window = range(0) if window_start is None else range(window_start, window_start + self._sampler.window_size)
-
-        def velocity(x_SLC: Tensor, t: float) -> Tensor:
-            t_S = torch.full((len(seeds_S),), t, dtype=torch.float64, device=self._device)
-            return self._model.velocity(x_SLC, t_S, context, self._grid_hw)
-
-        grid_N = time_grid(num_points, self._sampler.shift)
         denoised = denoise(
-            velocity, noise_SLC, grid_N, window, self._sampler.noise_level, lambda k: seeded_noise(seeds_S, k, shape_LC)
+            self._velocity(contexts_S, guidance),
+            seeded_noise(seeds_S, "start", shape_LC).to(self._device),
+            time_grid(num_points, self._sampler.shift),
+            window,
+            self._sampler.noise_level,
+            lambda k: seeded_noise(seeds_S, k, shape_LC),
         )
         paintings = [
             Painting(image_HW3=image_HW3, latent_LC=latent_LC.clone(), policy_version=version)
             for image_HW3, latent_LC in zip(self._decode(denoised.latent_SLC), denoised.latent_SLC.cpu(), strict=True)
         ]
-        traces = trajectories(denoised, grid_hw=self._grid_hw, cfg_scale=1.0, policy_version=version) if window else []
-        return paintings, traces
+        if not window:
+            return paintings, []
+        scale = 1.0 if guidance is None else guidance.text_scale
+        return paintings, trajectories(denoised, grid_hw=self._grid_hw, cfg_scale=scale, policy_version=version)
 
-    def _prefill(self, contexts_S: Sequence[Sequence[Sequence[int]]]) -> Context:
-        """What siblings share, everything but the last segment, is read once and handed to each."""
-        shared_S = [tuple(map(tuple, segments[:-1])) for segments in contexts_S]
-        place = {shared: index for index, shared in enumerate(dict.fromkeys(shared_S))}
-        _, context = self._model.prefill(*self._padded([segments_to_ids(shared, self._model.config) for shared in place]))
-        index_S = torch.tensor([place[shared] for shared in shared_S], device=self._device)
-        last_S = [segments_to_ids(segments[-1:], self._model.config) for segments in contexts_S]
-        return self._model.prefill(*self._padded(last_S), context.select(index_S))[1]
+    def _velocity(self, contexts_S: Sequence[Spans], guidance: Guidance | None) -> Velocity:
+        """With the contexts that guidance asks for beside the whole ones."""
+        conditional = self._velocity_after(read_thoughts(self._model, contexts_S))
+        if guidance is None or guidance.text_scale == 1:
+            return conditional
+        without_text = self._velocity_after(read(self._model, [without_last_text(each) for each in contexts_S]))
+        if guidance.image_scale == 1:
+            return guided(conditional, without_text, None, guidance)
+        texts_S = [without_pictures(each) for each in contexts_S]
+        return guided(conditional, without_text, self._velocity_after(read(self._model, texts_S)), guidance)
 
-    def _padded(self, ids_S: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-        ids_ST = pad_sequence([torch.tensor(ids, dtype=torch.int64) for ids in ids_S], batch_first=True)
-        return ids_ST.to(self._device), torch.tensor([len(ids) for ids in ids_S], device=self._device)
+    def _velocity_after(self, context: Context) -> Velocity:
+        def velocity(x_SLC: Tensor, t: float) -> Tensor:
+            t_S = torch.full((len(x_SLC),), t, dtype=torch.float64, device=self._device)
+            return self._model.velocity(x_SLC, t_S, context, self._grid_hw)
+
+        return velocity
+
+    def _thought(self, said: Continuation, version: int) -> Thought:
+        truncated = said.token_ids[-1] != self._model.config.eos_token_id
+        return Thought(token_ids=said.token_ids, behavior_logp=said.logp, truncated=truncated, policy_version=version)
 
     def _decode(self, latent_SLC: Tensor) -> list[Tensor]:
         at_once = max(1, PIXELS_AT_ONCE // (self._sampler.height * self._sampler.width))

@@ -20,7 +20,7 @@ from unigrpo.buckets import Bucket
 from unigrpo.layout import reasoner_prompt_ids
 from unigrpo.models.bagel.config import BagelConfig
 from unigrpo.models.bagel.model import text_expert_name
-from unigrpo.types import Thought
+from unigrpo.types import Given, Thought
 
 PREFILL_TOKENS = 4096
 """Prompt tokens prefilled in one step of the engine."""
@@ -78,8 +78,7 @@ class Reasoner:
 
     def think(
         self,
-        system_ids: Sequence[int],
-        prompt_ids_P: Sequence[Sequence[int]],
+        given_P: Sequence[Sequence[Given]],
         seeds_PG: Sequence[Sequence[int]],
         temperature: float,
         version: int,
@@ -87,8 +86,7 @@ class Reasoner:
         """Sample a thought for every seed of every prompt; the same seed gives the same thought in any batch.
 
         Args:
-            system_ids: the system prompt before every prompt, bare; empty for none.
-            prompt_ids_P: the prompts, bare.
+            given_P: what comes before the thoughts of each prompt: the system prompt, if any, and its text.
             seeds_PG: one seed a sample; its thoughts come back in this order.
             temperature: 1 in training, 0 is greedy; top-p and top-k are off. Log-probabilities are those of the distribution
                 sampled from, the plain one when greedy.
@@ -99,7 +97,7 @@ class Reasoner:
             ValueError: a prompt leaves no room for the longest thought.
         """
         require(version, self._version)
-        prompts_P = [reasoner_prompt_ids(system_ids, ids, self._model) for ids in prompt_ids_P]
+        prompts_P = [reasoner_prompt_ids(given, self._model) for given in given_P]
         for prompt in prompts_P:
             self._require_room(prompt)
         samples = [(prompt, seed) for prompt, seeds in zip(prompts_P, seeds_PG, strict=True) for seed in seeds]

@@ -7,7 +7,7 @@ closed by an eos, whether the thought sampled that eos or was cut before it.
 from collections.abc import Sequence
 from typing import Protocol
 
-from unigrpo.types import Thought
+from unigrpo.types import Given, Thought
 
 
 class SpecialTokens(Protocol):
@@ -24,10 +24,9 @@ def segments_to_ids(segments: Sequence[Sequence[int]], tokens: SpecialTokens) ->
     return [token for segment in segments for token in (tokens.bos_token_id, *segment, tokens.eos_token_id)]
 
 
-def reasoner_prompt_ids(system_ids: Sequence[int], prompt_ids: Sequence[int], tokens: SpecialTokens) -> list[int]:
-    """What a reasoner continues: the system prompt (none if empty), the user's prompt and the bos that opens the thought."""
-    segments = [system_ids, prompt_ids] if system_ids else [prompt_ids]
-    return [*segments_to_ids(segments, tokens), tokens.bos_token_id]
+def reasoner_prompt_ids(given: Sequence[Given], tokens: SpecialTokens) -> list[int]:
+    """What a reasoner continues: the texts given, wrapped, and the bos that opens the thought."""
+    return [*segments_to_ids([span.token_ids for span in given], tokens), tokens.bos_token_id]
 
 
 def close_thought(thought: Thought, eos: int) -> tuple[int, ...]:

@@ -15,7 +15,8 @@ from cluster.evaluation_files import write_config
 from cluster.evaluation_subject import evaluation_config
 from cluster.faults import Stalled, Unscored
 from cluster.judging import Tally
-from cluster.rollouts import Group, Rollouts, Sampling
+from cluster.pieces import Sampling
+from cluster.rollouts import Group, Rollouts
 from cluster.summary import ROW, scoring
 from configs.load import QUICKSTART, load
 from configs.schema import TrainConfig

@@ -1,6 +1,7 @@
-"""A tiny model with random weights, and its weights as a learner would publish them."""
+"""Tiny models with random weights, one of which sees pictures, and their weights as a learner would publish them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from configs.schema import TrainConfig
 from unigrpo.buckets import Bucket, pack
 from unigrpo.models.bagel.autoencoder import AutoEncoder
 from unigrpo.models.bagel.checkpoint import save_model
-from unigrpo.models.bagel.config import AutoEncoderConfig, BagelConfig
+from unigrpo.models.bagel.config import AutoEncoderConfig, BagelConfig, VisionConfig
 from unigrpo.models.bagel.model import Bagel
+from unigrpo.types import Given
 
 MODEL = BagelConfig(
     vocab_size=100,
@@ -34,12 +36,27 @@ MODEL = BagelConfig(
     vae=AutoEncoderConfig(ch=32, ch_mult=(1, 1), num_res_blocks=1, z_channels=4),
 )
 """head_dim 32 is the smallest that vLLM takes on CPUs; 100 ids are not a multiple of the 64 it pads a vocabulary to."""
+SEEING = replace(
+    MODEL,
+    vision=VisionConfig(
+        hidden_size=32,
+        intermediate_size=48,
+        num_layers=2,
+        num_heads=2,
+        patch_size=4,
+        image_size=32,
+        num_channels=3,
+        layer_norm_eps=1e-6,
+        max_patches_per_side=8,
+    ),
+)
+"""The same with a vision tower: a picture of 16 x 24 pixels is 4 x 6 latent tokens and, at 20 x 32, 5 x 8 patches."""
 
 
-def random_model(seed: int) -> Bagel:
+def random_model(seed: int, config: BagelConfig = MODEL) -> Bagel:
     """Random in every parameter, norms and biases included, so that none can be forgotten unseen."""
     generator = torch.Generator().manual_seed(seed)
-    model = Bagel(MODEL)
+    model = Bagel(config)
     with torch.no_grad():
         for name, value in model.named_parameters():
             drawn = torch.randn(value.shape, generator=generator)
@@ -47,11 +64,17 @@ def random_model(seed: int) -> Bagel:
     return model.requires_grad_(False)
 
 
-def save_checkpoint(folder: Path) -> Path:
-    """A checkpoint folder of random_model(0) and a random autoencoder."""
+def save_checkpoint(folder: Path, config: BagelConfig = MODEL) -> Path:
+    """A checkpoint folder of random_model(0, config) and a random autoencoder."""
     torch.manual_seed(0)
-    save_model(folder, random_model(0).state_dict(), AutoEncoder(MODEL.vae), MODEL, tokenizer_path=None)
+    save_model(folder, random_model(0, config).state_dict(), AutoEncoder(config.vae), config, tokenizer_path=None)
     return folder
+
+
+def given_P(system_ids: Sequence[int], prompts: Iterable[Sequence[int]]) -> list[list[Given]]:
+    """A system prompt, if any, and a text for each prompt."""
+    head = [system_ids] if system_ids else []
+    return [[Given(token_ids=tuple(ids)) for ids in (*head, prompt)] for prompt in prompts]
 
 
 def buckets_of(tensors: Bagel | Iterable[tuple[str, Tensor]], version: int) -> list[Bucket]:

@@ -8,15 +8,24 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from rollout_workers.contexts import ContextSpan
 from rollout_workers.denoiser import Denoiser
 from tests.rollout_workers.fakes import MODEL, buckets_of, random_model, train_config
 from unigrpo.algo.flow import sde_step, time_grid
 from unigrpo.errors import NotServing
 from unigrpo.models.bagel.autoencoder import from_tokens, to_uint8
 from unigrpo.models.bagel.checkpoint import load_model
-from unigrpo.types import Trajectory
+from unigrpo.types import Given, Thought, Trajectory
 
-CONTEXTS: list[list[tuple[int, ...]]] = [
+
+def chain(*segments: tuple[int, ...]) -> list[ContextSpan]:
+    """Given texts, the last of several a thought that was cut."""
+    *given, last = segments
+    said = Thought(token_ids=last, behavior_logp=(0.0,) * len(last), truncated=True, policy_version=5)
+    return [*(Given(token_ids=ids) for ids in given), said if given else Given(token_ids=last)]
+
+
+SEGMENTS: list[list[tuple[int, ...]]] = [
     [(1, 2, 3), (4, 5)],
     [(6,), (7, 8, 9, 10)],
     [(1, 2, 3), ()],
@@ -24,6 +33,7 @@ CONTEXTS: list[list[tuple[int, ...]]] = [
     [(6,)],
 ]
 """Unequal in length and number of segments; some share a beginning, one has no thought."""
+CONTEXTS = [chain(*segments) for segments in SEGMENTS]
 SEEDS = [11, 12, 13, 14, 15]
 POINTS, START = 6, 1
 
@@ -47,12 +57,12 @@ def test_a_fresh_worker_serves_nothing(checkpoint: Path) -> None:
     worker = Denoiser(train_config(checkpoint))
     assert worker.version() is None
     with pytest.raises(NotServing, match="version 0 was asked for"):
-        worker.paint(CONTEXTS, SEEDS, POINTS, START, 0)
+        worker.paint(CONTEXTS, SEEDS, POINTS, START, None, 0)
 
 
 def test_another_version_is_not_painted_with(denoiser: Denoiser) -> None:
     with pytest.raises(NotServing, match=r"version 6 .* serves 5"):
-        denoiser.paint(CONTEXTS, SEEDS, POINTS, START, 6)
+        denoiser.paint(CONTEXTS, SEEDS, POINTS, START, None, 6)
 
 
 @pytest.mark.parametrize("fault", ["missing", "extra", "shape", "bucket"])
@@ -73,9 +83,9 @@ def test_weights_that_are_not_the_models_are_refused_and_nothing_is_served(denoi
 
 
 def test_every_step_is_what_the_model_says(denoiser: Denoiser) -> None:
-    paintings, trajectories = denoiser.paint(CONTEXTS, SEEDS, POINTS, START, 5)
+    paintings, trajectories = denoiser.paint(CONTEXTS, SEEDS, POINTS, START, None, 5)
     grid = time_grid(POINTS, 3.0)
-    for segments, painting, trace in zip(CONTEXTS, paintings, trajectories, strict=True):
+    for segments, painting, trace in zip(SEGMENTS, paintings, trajectories, strict=True):
         assert (trace.start, trace.grid_hw, trace.cfg_scale, trace.policy_version) == (START, (4, 6), 1.0, 5)
         assert_close(trace.grid_N, grid, rtol=0, atol=0)
         for w, k in enumerate(range(START, START + 2)):
@@ -95,9 +105,9 @@ def test_every_step_is_what_the_model_says(denoiser: Denoiser) -> None:
 
 
 def test_a_batch_paints_what_each_sample_paints_alone(denoiser: Denoiser) -> None:
-    paintings, trajectories = denoiser.paint(CONTEXTS, SEEDS, POINTS, START, 5)
+    paintings, trajectories = denoiser.paint(CONTEXTS, SEEDS, POINTS, START, None, 5)
     for i in (2, 0, 4, 1, 3):
-        [painting], [trajectory] = denoiser.paint([CONTEXTS[i]], [SEEDS[i]], POINTS, START, 5)
+        [painting], [trajectory] = denoiser.paint([CONTEXTS[i]], [SEEDS[i]], POINTS, START, None, 5)
         assert_close(painting.latent_LC, paintings[i].latent_LC, rtol=0, atol=5e-5)
         for field in fields(Trajectory):
             alone, batched = getattr(trajectory, field.name), getattr(trajectories[i], field.name)
@@ -109,7 +119,7 @@ def test_a_batch_paints_what_each_sample_paints_alone(denoiser: Denoiser) -> Non
 
 def test_noise_belongs_to_the_seed(denoiser: Denoiser) -> None:
     same = [CONTEXTS[0]] * 3
-    _, (a, b, c) = denoiser.paint(same, [7, 8, 7], POINTS, 0, 5)
+    _, (a, b, c) = denoiser.paint(same, [7, 8, 7], POINTS, 0, None, 5)
     assert_close(a.x_WLC, c.x_WLC)
     assert_close(a.x_next_WLC, c.x_next_WLC)
     assert (a.x_WLC[0] - b.x_WLC[0]).abs().max() > 1
@@ -117,15 +127,15 @@ def test_noise_belongs_to_the_seed(denoiser: Denoiser) -> None:
 
 
 def test_an_evaluation_is_deterministic_and_leaves_no_trajectories(denoiser: Denoiser) -> None:
-    paintings, trajectories = denoiser.paint(CONTEXTS, SEEDS, 9, None, 5)
+    paintings, trajectories = denoiser.paint(CONTEXTS, SEEDS, 9, None, None, 5)
     assert trajectories == []
-    [again], _ = denoiser.paint(CONTEXTS[:1], SEEDS[:1], 9, None, 5)
+    [again], _ = denoiser.paint(CONTEXTS[:1], SEEDS[:1], 9, None, None, 5)
     assert_close(again.latent_LC, paintings[0].latent_LC, rtol=0, atol=5e-5)
 
 
 def test_pictures_are_the_decoded_latents(denoiser: Denoiser, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rollout_workers.denoiser.PIXELS_AT_ONCE", 2 * 16 * 24)
-    paintings, _ = denoiser.paint(CONTEXTS, SEEDS, POINTS, START, 5)
+    paintings, _ = denoiser.paint(CONTEXTS, SEEDS, POINTS, START, None, 5)
     autoencoder = load_model(checkpoint).autoencoder
     for painting in paintings:
         with torch.no_grad():
@@ -136,7 +146,7 @@ def test_pictures_are_the_decoded_latents(denoiser: Denoiser, checkpoint: Path, 
 
 
 def test_records_own_their_memory(denoiser: Denoiser) -> None:
-    paintings, trajectories = denoiser.paint(CONTEXTS, SEEDS, POINTS, START, 5)
+    paintings, trajectories = denoiser.paint(CONTEXTS, SEEDS, POINTS, START, None, 5)
     for tensor in (paintings[0].latent_LC, paintings[0].image_HW3, trajectories[0].x_WLC):
         assert tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
 
@@ -144,8 +154,8 @@ def test_records_own_their_memory(denoiser: Denoiser) -> None:
 def test_latents_stay_float32_under_bfloat16_weights(denoiser: Denoiser, checkpoint: Path) -> None:
     coarse = Denoiser(train_config(checkpoint, denoiser={"dtype": "bfloat16"}))
     coarse.load(5, buckets_of(random_model(1), 5))
-    (painting, *_), (trace, *_) = coarse.paint(CONTEXTS, SEEDS, POINTS, START, 5)
-    (exact, *_), _ = denoiser.paint(CONTEXTS, SEEDS, POINTS, START, 5)
+    (painting, *_), (trace, *_) = coarse.paint(CONTEXTS, SEEDS, POINTS, START, None, 5)
+    (exact, *_), _ = denoiser.paint(CONTEXTS, SEEDS, POINTS, START, None, 5)
     assert {painting.latent_LC.dtype, trace.x_WLC.dtype, trace.mean_WLC.dtype} == {torch.float32}
     assert (painting.latent_LC - exact.latent_LC).norm() < 0.1 * exact.latent_LC.norm()
 

@@ -9,13 +9,14 @@ from torch.testing import assert_close
 
 from rollout_workers.reasoner import Reasoner, reasoner_environment
 from tests.rollout_workers.engine_process import EngineProcess, break_off, leave_out
-from tests.rollout_workers.fakes import MODEL, buckets_of, random_model, train_config
+from tests.rollout_workers.fakes import MODEL, buckets_of, given_P, random_model, train_config
 from unigrpo.errors import NotServing
 from unigrpo.types import Thought
 
 SYSTEM = list(range(1, 41))
 PROMPTS = [[50, 51, 52], [53, 54, 55, 56, 57], [58]]
 """With the system prompt before them they are longer than a block of the cache, so that a stale one would be reused."""
+GIVEN = given_P(SYSTEM, PROMPTS)
 SEEDS = [[100, 101, 102, 103], [200, 201, 202, 203], [300, 301, 302, 303]]
 LONGEST = 12
 
@@ -58,14 +59,14 @@ def mismatch(seed: int, thoughts_PG: list[list[Thought]], temperature: float = 1
 def test_a_fresh_worker_serves_nothing(engine: EngineProcess) -> None:
     assert engine.version() is None
     with pytest.raises(NotServing, match="serves none yet"):
-        engine.think(SYSTEM, PROMPTS, SEEDS, 1.0, 0)
+        engine.think(GIVEN, SEEDS, 1.0, 0)
 
 
 def test_log_probabilities_are_the_models_after_every_push(engine: EngineProcess) -> None:
     for version, seed in ((0, 1), (1, 2), (2, 1)):
         engine.load(version, buckets_of(random_model(seed), version))
         assert engine.version() == version
-        thoughts_PG = engine.think(SYSTEM, PROMPTS, SEEDS, 1.0, version)
+        thoughts_PG = engine.think(GIVEN, SEEDS, 1.0, version)
         assert mismatch(seed, thoughts_PG) < 1e-4
         assert mismatch(3 - seed, thoughts_PG) > 1
         assert {thought.policy_version for thoughts in thoughts_PG for thought in thoughts} == {version}
@@ -74,11 +75,11 @@ def test_log_probabilities_are_the_models_after_every_push(engine: EngineProcess
 @pytest.mark.parametrize("name", ["lm_head.weight", "model.embed_tokens.weight", "model.layers.1.self_attn.k_norm.weight"])
 def test_one_changed_tensor_alone_takes_effect(engine: EngineProcess, name: str) -> None:
     engine.load(0, buckets_of(random_model(1), 0))
-    before = engine.think(SYSTEM, PROMPTS, SEEDS, 1.0, 0)
+    before = engine.think(GIVEN, SEEDS, 1.0, 0)
     changed = {key: value.clone() for key, value in random_model(1).named_parameters()}
     changed[f"language_model.{name}"] *= 1.5
     engine.load(1, buckets_of(changed.items(), 1))
-    after = engine.think(SYSTEM, PROMPTS, SEEDS, 1.0, 1)
+    after = engine.think(GIVEN, SEEDS, 1.0, 1)
     assert [t.behavior_logp[0] for ts in before for t in ts] != [t.behavior_logp[0] for ts in after for t in ts]
     assert mismatch(1, after) > 1e-2
 
@@ -86,7 +87,7 @@ def test_one_changed_tensor_alone_takes_effect(engine: EngineProcess, name: str)
 def test_another_version_is_not_sampled_from(engine: EngineProcess) -> None:
     engine.load(3, buckets_of(random_model(1), 3))
     with pytest.raises(NotServing, match=r"version 4 .* serves 3"):
-        engine.think(SYSTEM, PROMPTS, SEEDS, 1.0, 4)
+        engine.think(GIVEN, SEEDS, 1.0, 4)
 
 
 @pytest.mark.parametrize("fault", ["missing", "extra", "shape", "generation"])
@@ -108,7 +109,7 @@ def test_weights_that_are_not_the_models_are_refused_and_nothing_is_served(engin
         engine.load(1, buckets_of(tensors.items(), 1))
     assert engine.version() is None
     with pytest.raises(NotServing):
-        engine.think(SYSTEM, PROMPTS, SEEDS, 1.0, 0)
+        engine.think(GIVEN, SEEDS, 1.0, 0)
 
 
 @pytest.mark.parametrize("after", [1, 9, 20])
@@ -118,7 +119,7 @@ def test_an_update_that_broke_off_leaves_no_trace_in_the_next(engine: EngineProc
         engine.load_tampered(1, buckets_of(random_model(3), 1), partial(break_off, after=after))
     assert engine.version() is None
     engine.load(2, buckets_of(random_model(2), 2))
-    assert mismatch(2, engine.think(SYSTEM, PROMPTS, SEEDS, 1.0, 2)) < 1e-4
+    assert mismatch(2, engine.think(GIVEN, SEEDS, 1.0, 2)) < 1e-4
 
 
 @pytest.mark.parametrize("name", ["lm_head.weight", "model.layers.0.mlp.down_proj.weight"])
@@ -131,12 +132,12 @@ def test_the_engine_does_not_go_on_with_an_old_weight(engine: EngineProcess, nam
 
 def test_a_seed_gives_the_same_thought_in_any_batch(engine: EngineProcess) -> None:
     engine.load(0, buckets_of(random_model(1), 0))
-    together = engine.think(SYSTEM, PROMPTS, SEEDS, 1.0, 0)
-    assert engine.think(SYSTEM, PROMPTS, SEEDS, 1.0, 0) == together
+    together = engine.think(GIVEN, SEEDS, 1.0, 0)
+    assert engine.think(GIVEN, SEEDS, 1.0, 0) == together
     for prompt, seeds, thoughts in zip(PROMPTS, SEEDS, together, strict=True):
         assert len({thought.token_ids for thought in thoughts}) == len(seeds)
         for seed, thought in zip(seeds, thoughts, strict=True):
-            [[alone]] = engine.think(SYSTEM, [prompt], [[seed]], 1.0, 0)
+            [[alone]] = engine.think(given_P(SYSTEM, [prompt]), [[seed]], 1.0, 0)
             assert alone.token_ids == thought.token_ids
             assert_close(alone.behavior_logp, thought.behavior_logp, rtol=0, atol=1e-5)
 
@@ -144,14 +145,14 @@ def test_a_seed_gives_the_same_thought_in_any_batch(engine: EngineProcess) -> No
 def test_groups_may_differ_in_size_and_exceed_the_engines_batch(engine: EngineProcess) -> None:
     engine.load(0, buckets_of(random_model(1), 0))
     sizes = [30, 1, 0]
-    thoughts_PG = engine.think(SYSTEM, PROMPTS, [list(range(size)) for size in sizes], 1.0, 0)
+    thoughts_PG = engine.think(GIVEN, [list(range(size)) for size in sizes], 1.0, 0)
     assert [len(thoughts) for thoughts in thoughts_PG] == sizes
     assert mismatch(1, [thoughts[:4] for thoughts in thoughts_PG[:2]] + [[]]) < 1e-4
 
 
 def test_a_thought_ends_with_eos_or_is_flagged_as_truncated(engine: EngineProcess) -> None:
     engine.load(0, buckets_of(random_model(1), 0))
-    thoughts = [thought for group in engine.think(SYSTEM, PROMPTS, [list(range(40))] * 3, 1.0, 0) for thought in group]
+    thoughts = [thought for group in engine.think(GIVEN, [list(range(40))] * 3, 1.0, 0) for thought in group]
     for thought in thoughts:
         assert MODEL.eos_token_id not in thought.token_ids[:-1]
         assert thought.truncated == (thought.token_ids[-1] != MODEL.eos_token_id)
@@ -162,7 +163,7 @@ def test_a_thought_ends_with_eos_or_is_flagged_as_truncated(engine: EngineProces
 
 def test_greedy_takes_the_likeliest_token(engine: EngineProcess) -> None:
     engine.load(0, buckets_of(random_model(1), 0))
-    thoughts_PG = engine.think([], PROMPTS, [[1, 2]] * 3, 0.0, 0)
+    thoughts_PG = engine.think(given_P([], PROMPTS), [[1, 2]] * 3, 0.0, 0)
     model = random_model(1)
     for prompt, (thought, other_seed) in zip(PROMPTS, thoughts_PG, strict=True):
         assert thought == other_seed
@@ -173,16 +174,16 @@ def test_greedy_takes_the_likeliest_token(engine: EngineProcess) -> None:
 
 def test_log_probabilities_are_those_of_the_temperature(engine: EngineProcess) -> None:
     engine.load(0, buckets_of(random_model(1), 0))
-    thoughts_PG = engine.think(SYSTEM, PROMPTS, SEEDS, 0.5, 0)
+    thoughts_PG = engine.think(GIVEN, SEEDS, 0.5, 0)
     assert mismatch(1, thoughts_PG, temperature=0.5) < 1e-4
 
 
 def test_a_prompt_that_leaves_no_room_is_refused(engine: EngineProcess) -> None:
     engine.load(0, buckets_of(random_model(1), 0))
     longest = [1] * (96 - LONGEST - len(SYSTEM) - 5)
-    engine.think(SYSTEM, [longest], [[1]], 1.0, 0)
+    engine.think(given_P(SYSTEM, [longest]), [[1]], 1.0, 0)
     with pytest.raises(ValueError, match=r"85 tokens .*max_model_len=96 leaves 84 beside .*max_thought_tokens=12"):
-        engine.think(SYSTEM, [[*longest, 1]], [[1]], 1.0, 0)
+        engine.think(given_P(SYSTEM, [[*longest, 1]]), [[1]], 1.0, 0)
 
 
 def test_without_vllm_the_way_out_is_named(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 
 from unigrpo.layout import close_thought, reasoner_prompt_ids, segments_to_ids
-from unigrpo.types import Thought
+from unigrpo.types import Given, Thought
 
 TOKENS = SimpleNamespace(bos_token_id=100, eos_token_id=101)
 
@@ -17,18 +17,14 @@ def test_every_segment_is_wrapped() -> None:
 
 
 def test_the_reasoner_continues_an_open_segment() -> None:
-    assert reasoner_prompt_ids([1], [2, 3], TOKENS) == [100, 1, 101, 100, 2, 3, 101, 100]
-
-
-def test_without_a_system_prompt_there_is_no_segment_for_it() -> None:
-    assert reasoner_prompt_ids([], [2, 3], TOKENS) == [100, 2, 3, 101, 100]
+    assert reasoner_prompt_ids([Given(token_ids=(1,)), Given(token_ids=(2, 3))], TOKENS) == [100, 1, 101, 100, 2, 3, 101, 100]
 
 
 @pytest.mark.parametrize(("sampled", "truncated"), [((5, 6, 101), False), ((5, 6), True)])
 def test_the_painter_reads_the_same_ids_whether_eos_was_sampled_or_not(sampled: tuple[int, ...], truncated: bool) -> None:
     closed = close_thought(thought(sampled, truncated=truncated), TOKENS.eos_token_id)
     assert closed == (5, 6)
-    assert [*reasoner_prompt_ids([], [2], TOKENS), *closed, 101] == segments_to_ids([[2], closed], TOKENS)
+    assert [*reasoner_prompt_ids([Given(token_ids=(2,))], TOKENS), *closed, 101] == segments_to_ids([[2], closed], TOKENS)
 
 
 def test_an_empty_thought_is_an_empty_segment() -> None:
