@@ -30,7 +30,7 @@ def told(lines: tuple[SftLine, ...], num_examples: int) -> str:
     thinking, editing = sum(line.thought is not None for line in lines), sum(line.source_image is not None for line in lines)
     return (
         f"{len(lines)} examples, {thinking} with a thought, {editing} with a source picture; "
-        f"each is seen {num_examples / len(lines):.3g} times"
+        f"each is seen {num_examples / len(lines):.4g} times"
     )
 
 

@@ -28,6 +28,7 @@ MAX_FAULTS = 10
 """Faults that one error lists."""
 SHOWN = 60
 """Characters of a wrong value that an error quotes."""
+GIVE = f"give a picture in {', '.join(SOURCE_FORMATS[:-1])} or {SOURCE_FORMATS[-1]}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,11 +112,12 @@ def lines_of_step(lines: Sequence[SftLine], *, seed: int, step: int, count: int)
 def _checked(content: bytes, folder: Path) -> tuple[dict[str, Any], list[str]]:
     """The values of a line, pictures as paths, and its faults."""
     try:
-        values = json.loads(content, object_pairs_hook=_distinct)
+        values = json.loads(content.rstrip(), object_pairs_hook=_distinct)
     except (ValueError, RecursionError) as error:
-        return {}, [f"not valid JSON ({error}); write one JSON object a line"]
+        wrong = f"{error.msg} at character {error.pos}" if isinstance(error, json.JSONDecodeError) else error
+        return {}, [f"not valid JSON ({wrong}); write one JSON object a line"]
     if not isinstance(values, dict):
-        return {}, [f"the line is a {type(values).__name__}, not an object with the keys {' and '.join(REQUIRED)}"]
+        return {}, [f"the line holds a {type(values).__name__}, not an object with the keys {' and '.join(REQUIRED)}"]
     values = {key: value for key, value in values.items() if value is not None or key not in OPTIONAL}
     faults = [*_faults_of_keys(values)]
     for key in PICTURES:
@@ -136,7 +138,7 @@ def _faults_of_keys(values: dict[str, Any]) -> Iterator[str]:
             hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
             yield f"{_shown(key)}: unknown key; {hint}"
         elif not isinstance(value, str):
-            yield f"{key} is {_shown(value)}, a {type(value).__name__}; it must be a text"
+            yield f"{key} is {_shown(value)} ({type(value).__name__}); it must be a text"
         elif not value.strip():
             yield f"{key} is {_shown(value)}; {'leave it out' if key in OPTIONAL else 'it must not be empty'}"
 
@@ -145,17 +147,17 @@ def picture_fault(path: Path) -> str | None:
     """Why a picture file cannot be used, as far as its header tells."""
     try:
         if not path.is_file():
-            return "there is no such file; give a PNG, JPEG or WEBP picture"
+            return f"there is no such file; {GIVE}"
         if (size := path.stat().st_size) > MAX_SOURCE_BYTES:
             return f"the file has {size} bytes; {MAX_SOURCE_BYTES} are allowed, save the picture smaller"
         with Image.open(path, formats=list(SOURCE_FORMATS)) as picture:
             return header_fault(picture, MAX_PIXELS)
     except UnidentifiedImageError:
-        return f"this is no picture that can be read; give {' or '.join(SOURCE_FORMATS)}"
+        return f"this is no picture that can be read; {GIVE}"
     except MemoryError:
         raise
     except Exception as error:  # Pillow's readers of damaged headers raise TypeError, struct.error and more
-        return f"the picture cannot be read ({type(error).__name__}: {error}); give {' or '.join(SOURCE_FORMATS)}"
+        return f"the picture cannot be read ({type(error).__name__}: {error}); {GIVE}"
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
