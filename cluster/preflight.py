@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Literal
 
 from cluster.judge_checks import check_judges
-from cluster.prompts import load_prompts, system_spans
+from cluster.picture_checks import require_editable
+from cluster.prompts import asked, load_prompts, system_spans
 from cluster.sft_checks import fitting_lines, told
 from configs.load import ConfigError, check_files, model_folder, start_folder, still_to_be_given
 from configs.reward import parts_of
@@ -189,7 +190,7 @@ def count_prompts(config: TrainConfig, tokenizer: Tokenizer, model: BagelConfig,
     training = fitting_prompts(config, "", tokenizer, model)
     if evaluates or config.evaluation.prompts.kind != "shapes":  # which is what stands there when nobody asks for any
         fitting_prompts(config, "evaluation.", tokenizer, model)
-    distinct = len({prompt.text for prompt in training})
+    distinct = len({asked(prompt) for prompt in training})
     if distinct < config.rollout.prompts_per_step:
         match config.prompts:
             case FilePrompts(path=path):
@@ -208,7 +209,7 @@ def count_prompts(config: TrainConfig, tokenizer: Tokenizer, model: BagelConfig,
 def fitting_prompts(
     config: TrainConfig, section: Literal["", "evaluation."], tokenizer: Tokenizer, model: BagelConfig
 ) -> Sequence[Prompt]:
-    """The prompts of training or of evaluations, every one of which fits and can be judged. Raises ConfigError."""
+    """The prompts of training or of evaluations, every one of which fits, can be painted and judged. Raises ConfigError."""
     source, reward = (config.evaluation.prompts, config.evaluation_reward) if section else (config.prompts, config.reward)
     try:
         prompts = load_prompts(source, reward)
@@ -217,6 +218,9 @@ def fitting_prompts(
         raise ConfigError(f"{section}prompts: {error}{way_out}") from None
     try:
         require_fitting(prompts, config, tokenizer, model)
+        if isinstance(source, FilePrompts):
+            assert source.path is not None, "checked before"
+            require_editable(prompts, source.path, config.sampler, model)
     except ValueError as error:
         raise ConfigError(f"{section}prompts: {error}") from None
     return prompts

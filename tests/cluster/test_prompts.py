@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.prompts import PromptStream, load_prompts
+from cluster.prompts import PromptStream, asked, load_prompts
 from configs.schema import FilePrompts, ShapesPrompts
 from configs.verifiers import GenevalReward
 from unigrpo.types import Prompt
@@ -32,6 +32,12 @@ def test_seeds_give_different_orders() -> None:
     assert visited(PromptStream(PROMPTS, seed=1, per_step=10), range(1)) != visited(
         PromptStream(PROMPTS, seed=2, per_step=10), range(1)
     )
+
+
+def test_the_same_words_about_another_picture_are_another_prompt() -> None:
+    cat, dog = (Prompt(index=index, text="make it red", picture=Path(f"{index}.png"), metadata={}) for index in range(2))
+    assert asked(cat) != asked(dog)
+    assert asked(cat) == asked(Prompt(index=7, text="make it red", picture=Path("0.png"), metadata={"tag": "colors"}))
 
 
 def test_prompts_come_from_the_world_or_a_file(tmp_path: Path) -> None:
