@@ -1,6 +1,6 @@
 """One section a role of the cluster: how many, where, and what each may use."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
@@ -8,6 +8,7 @@ from configs.base import Section
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Dtype = Literal["float32", "bfloat16"]
+ParameterGroup = Literal["text", "generation", "vision"]
 
 
 class Placement(Section):
@@ -55,10 +56,14 @@ class LearnerConfig(Section):
     """DeepSpeed ZeRO: 1 shards optimizer state, 2 gradients, 3 parameters."""
     dtype: Dtype = "float32"
     """Of the compute; masters and moments are float32 always."""
+    trains: tuple[ParameterGroup, ...] = ("text", "generation")
+    """What is trained; the rest is frozen and costs neither gradient nor optimizer state."""
     text_learning_rate: NonNegativeFloat = 1e-6
     """AdamW rate of the text expert, embeddings and head."""
     generation_learning_rate: NonNegativeFloat = 3e-5
     """AdamW rate of the generation expert, time embedder and latent projections."""
+    vision_learning_rate: NonNegativeFloat = 1e-6
+    """AdamW rate of the vision tower and its connector."""
     betas: tuple[Decay, Decay] = (0.9, 0.999)
     """AdamW moment decay."""
     eps: PositiveFloat = 1e-10
@@ -75,6 +80,8 @@ class LearnerConfig(Section):
     """Samples in one forward and backward of the text term."""
     flow_micro_batch: PositiveInt = 2
     """Samples (each with its window) in one forward and backward of the flow term."""
+    activation_checkpointing: bool = False
+    """Keep only what enters each layer and compute the rest again for the gradient: slower, in far less memory."""
     bucket_bytes: int = Field(default=256 << 20, ge=1 << 16)
     """Size of one bucket of published weights in bytes."""
 
@@ -83,6 +90,20 @@ class LearnerConfig(Section):
         if self.zero_stage == 0 and self.dtype == "bfloat16":
             raise ValueError(
                 "learner.zero_stage is 0 with learner.dtype bfloat16, which keeps no float32 masters; use stage 1, 2 or 3"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _trains_something(self) -> Self:
+        if not self.trains or len(set(self.trains)) < len(self.trains):
+            raise ValueError(
+                f"learner.trains is {list(self.trains)}; name at least one of {', '.join(get_args(ParameterGroup))}, each once"
+            )
+        default = type(self).model_fields["vision_learning_rate"].default
+        if "vision" not in self.trains and self.vision_learning_rate != default:
+            raise ValueError(
+                f"learner.vision_learning_rate is {self.vision_learning_rate}, which has no effect while learner.trains is "
+                f"{list(self.trains)}; add vision there, or leave the rate out"
             )
         return self
 

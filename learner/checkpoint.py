@@ -1,7 +1,7 @@
 """Checkpoints: a folder a step, whole or absent, independent of the number of ranks.
 
     step-000020/
-      policy/                    the released BAGEL layout; its weights are the float32 masters
+      policy/                    the released BAGEL layout, in float32: masters, and what is frozen as the run started
       exp_avg.safetensors        first moments          exp_avg_sq.safetensors    second moments
       state.json                 step, updates, hash of the frozen reference, resolved config, format
       manifest.json              size and CRC-32 of every other file; written last, so its presence means complete
@@ -13,20 +13,21 @@ import json
 import re
 import shutil
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
-from safetensors.torch import save_file
+import torch
 from torch import Tensor
 
 from configs.load import ConfigError
 from configs.schema import SftConfig, TrainConfig
+from learner.start import Start
 from learner.zero import KINDS, Kind
-from unigrpo.models.bagel.checkpoint import Loaded, replacing, save_model
+from unigrpo.models.bagel.checkpoint import AUTOENCODER_FILE, TRAVELLING_FILES, copy_files, replacing, write_policy
 from unigrpo.models.bagel.config import WEIGHTS_FILE
+from unigrpo.models.bagel.weights_file import WeightsFile, write_weights
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -39,8 +40,11 @@ FILES: Mapping[Kind, Path] = {
 }
 FREE_SECTIONS = ("steps", "run_dir", "logging", "evaluation", "cluster")
 """Config sections that a resumed run may change: they do not touch what is learned (run_dir is where, not what)."""
-FREE_KEYS = ("placement", "num_workers", "remote", "max_retries", "outage", "outage_timeout", "judge_timeout", "cache_entries")
-"""Keys of a role that say where its work runs, whom it asks and how long it is waited for, not what it is."""
+FREE_KEYS = (
+    *("placement", "num_workers", "activation_checkpointing"),
+    *("remote", "max_retries", "outage", "outage_timeout", "judge_timeout", "cache_entries"),
+)
+"""Keys of a role that say where and in how much memory its work runs, whom it asks and how long it waits, not what it is."""
 _FREE = re.compile(
     rf"(?:{'|'.join(FREE_SECTIONS)})(?:\..*)?"
     rf"|(?:reasoner|denoiser|learner|reward|reward\.parts\.[^.]+)\.(?:{'|'.join(FREE_KEYS)})(?:\..*)?"
@@ -62,6 +66,29 @@ class State:
     """The resolved config."""
     format: int = FORMAT
     """Of the folder."""
+
+
+class InTurn(Mapping[str, Tensor]):
+    """Named tensors as a generator gives them: asked for in its order, and none held longer than until the next."""
+
+    def __init__(self, names: Sequence[str], tensors: Iterator[tuple[str, Tensor]]) -> None:
+        self._names, self._tensors = names, tensors
+
+    def __getitem__(self, name: str) -> Tensor:
+        following, tensor = next(self._tensors)
+        assert following == name, f"{name} is asked for, but {following} comes next"
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def finish(self) -> None:
+        """Run through what is left."""
+        for _ in self._tensors:
+            pass
 
 
 def checkpoints_folder(config: TrainConfig | SftConfig) -> Path:
@@ -94,21 +121,23 @@ def check_resumable(config: TrainConfig | SftConfig) -> None:
 
 
 def write_checkpoint(
-    folder: Path, tensors: Mapping[Kind, Mapping[str, Tensor]], state: State, start: Loaded, *, keep: int
+    folder: Path, tensors: Mapping[Kind, Mapping[str, Tensor]], state: State, start: Start, *, keep: int
 ) -> Path:
     """Write the checkpoint of a step into a checkpoints folder, then remove all but the newest `keep`.
 
-    `start` lends what training does not change: autoencoder, config, tokenizer. Raises OSError naming the folder when the disk
-    refuses; what was there before still loads.
+    tensors: masters and moments of what is trained, asked for one by one in the order of the model and of KINDS; `start` lends
+    all that training does not change. Raises OSError naming the folder when the disk refuses; what was there still loads.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for leftover in folder.glob(".step-*"):
         shutil.rmtree(leftover)
     target = folder / f"step-{state.step:06d}"
     with replacing(target) as beside:
-        save_model(beside / POLICY, tensors["master"], start.autoencoder, start.config, tokenizer_path=start.tokenizer_path)
+        with replacing(beside / POLICY) as policy:
+            _write_policy(policy, tensors["master"], start)
         for kind in KINDS[1:]:
-            save_file({name: tensor.contiguous() for name, tensor in tensors[kind].items()}, beside / FILES[kind])
+            entries = [(name, start.shapes[name], torch.float32) for name in tensors[kind]]
+            write_weights(beside / FILES[kind], entries, tensors[kind].__getitem__)
         (beside / STATE).write_text(json.dumps(asdict(state), indent=2) + "\n", encoding="utf-8")
         files = sorted(path for path in beside.rglob("*") if path.is_file())
         manifest = {str(path.relative_to(beside)): {"bytes": path.stat().st_size, "crc32": _crc32(path)} for path in files}
@@ -145,21 +174,27 @@ def verify(checkpoint: Path) -> None:
             raise ValueError(f"{path} has another checksum than when it was written; {_way_out(checkpoint)}")
 
 
-class TensorFile:
-    """The whole tensors of one kind in a checkpoint, read one at a time."""
+def saved_tensors(checkpoint: Path, kind: Kind, expected: Mapping[str, tuple[int, ...]]) -> WeightsFile:
+    """The tensors of one kind in a checkpoint. Raises ValueError unless it holds the expected names in their shapes."""
+    file = WeightsFile(checkpoint / FILES[kind])
+    for name, shape in expected.items():
+        if (found := file.shapes.get(name)) != shape:
+            raise ValueError(f"{name} in {file.path} has shape {found} instead of {shape}; {_way_out(checkpoint)}")
+    return file
 
-    def __init__(self, checkpoint: Path, kind: Kind, expected: Mapping[str, tuple[int, ...]]) -> None:
-        """Raises ValueError unless the file holds at least the expected names in their shapes."""
-        path = checkpoint / FILES[kind]
-        self._file = safe_open(path, "pt")
-        names = set(self._file.keys())
-        for name, shape in expected.items():
-            found = tuple(self._file.get_slice(name).get_shape()) if name in names else None
-            if found != shape:
-                raise ValueError(f"{name} in {path} has shape {found} instead of {shape}; {_way_out(checkpoint)}")
 
-    def __getitem__(self, name: str) -> Tensor:
-        return self._file.get_tensor(name)
+def _write_policy(folder: Path, masters: Mapping[str, Tensor], start: Start) -> None:
+    """The released layout: masters of what is trained, everything else as the run started."""
+    trained = set(masters)
+    write_policy(
+        folder / WEIGHTS_FILE,
+        start.config,
+        start.shapes,
+        lambda name: masters[name] if name in trained else start.tensor(name),
+        torch.float32,
+    )
+    start.config.save(folder)
+    copy_files(start.folder, folder, (AUTOENCODER_FILE, *TRAVELLING_FILES))
 
 
 def _complete(folder: Path) -> Sequence[Path]:

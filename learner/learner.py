@@ -4,7 +4,6 @@ A plain class, one instance a process; the cluster makes it an actor. All ranks 
 most are collective.
 """
 
-import copy
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,21 +15,23 @@ from configs.load import model_folder
 from configs.schema import SftConfig, TrainConfig
 from learner.batch import MiniBatch
 from learner.checkpoint import (
+    InTurn,
     State,
-    TensorFile,
     check_resumable,
     checkpoints_folder,
     newest_checkpoint,
     read_state,
+    saved_tensors,
     verify,
     write_checkpoint,
 )
 from learner.optimizer import AdamWSettings, Rank, UpdateStats, schedule
 from learner.sft import SftUpdate
+from learner.start import Start
 from learner.update import UniGrpoUpdate, needs_reference, updates_per_step
 from learner.zero import KINDS, ZeroEngine
 from unigrpo.buckets import Bucket, pack
-from unigrpo.models.bagel.checkpoint import load_model, policy_hash
+from unigrpo.models.bagel.model import Bagel
 
 OBJECTIVES: dict[str, type[UniGrpoUpdate] | type[SftUpdate]] = {"train": UniGrpoUpdate, "sft": SftUpdate}
 START_FOLDER = "start"
@@ -43,23 +44,22 @@ class Learner:
     def __init__(self, config: TrainConfig | SftConfig, rank: int, world_size: int, master_addr: str, master_port: int) -> None:
         """Build everything from the start checkpoint: model.path, or run_dir/start for fine-tuning.
 
-        Raises ValueError when that is not whole, or cannot paint the size asked for.
+        Raises ValueError when that is not whole, cannot paint the size asked for, or lacks what is to be trained.
         """
         torch.set_num_threads(config.learner.placement.num_threads)
         self._config, self._rank = config, rank
-        self._start = load_model(_start_folder(config), dtype=getattr(torch, config.learner.dtype))
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        model = self._start.model.to(device)
-        self._reference_hash = policy_hash(model)
+        self._start = Start(_start_folder(config))
+        dtype = getattr(torch, config.learner.dtype)
+        self._reference_hash = self._start.hash(dtype)
+        model = self._start.model(dtype)
+        model.language_model.model.checkpoint_layers = config.learner.activation_checkpointing
         compares = isinstance(config, TrainConfig) and needs_reference(config)
-        reference = copy.deepcopy(model).requires_grad_(False) if compares else None
-        self._shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+        reference = self._start.model(dtype) if compares else None
         self._engine = ZeroEngine(
             model,
-            {
-                "text": [parameter for _, parameter in model.text_parameters()],
-                "generation": [parameter for _, parameter in model.generation_parameters()],
-            },
+            parameter_groups(model, config.learner.trains),
+            self._start.flat,
+            reference=reference,
             stage=config.learner.zero_stage,
             adamw=AdamWSettings(
                 betas=config.learner.betas,
@@ -90,16 +90,26 @@ class Learner:
         return []
 
     def save(self, step: int) -> None:
-        """Write the checkpoint of `step` from rank 0. Raises OSError there if the disk refuses; the one before still loads."""
-        tensors = {kind: {name: value.cpu() for name, value in self._engine.state(kind) if self._rank == 0} for kind in KINDS}
-        if self._rank == 0:
-            state = State(
-                step=step,
-                updates=self._engine.updates,
-                reference_hash=self._reference_hash,
-                config=self._config.model_dump(mode="json"),
-            )
-            write_checkpoint(checkpoints_folder(self._config), tensors, state, self._start, keep=self._config.checkpoint.keep)
+        """Write the checkpoint of `step` from rank 0, one gathered tensor at a time.
+
+        Raises OSError there if the disk refuses; the one before still loads.
+        """
+        gathered = {kind: InTurn(self._engine.trained, self._engine.state(kind)) for kind in KINDS}
+        try:
+            if self._rank == 0:
+                state = State(
+                    step=step,
+                    updates=self._engine.updates,
+                    reference_hash=self._reference_hash,
+                    config=self._config.model_dump(mode="json"),
+                )
+                write_checkpoint(
+                    checkpoints_folder(self._config), gathered, state, self._start, keep=self._config.checkpoint.keep
+                )
+        finally:
+            # The other ranks gather along to the end, whatever becomes of the file.
+            for tensors in gathered.values():
+                tensors.finish()
 
     def restore(self) -> int:
         """Continue from the newest complete checkpoint of the run; its step, 0 if there is none.
@@ -115,11 +125,13 @@ class Learner:
         state = read_state(newest)
         if state.reference_hash != self._reference_hash:
             raise ValueError(
-                f"{newest} began from weights with hash {state.reference_hash}, but {_start_folder(self._config)} has "
+                f"{newest} began from weights with hash {state.reference_hash}, but {self._start.folder} has "
                 f"{self._reference_hash}; a run keeps its reference: put those weights back, or give another run_dir"
             )
+        expected = {name: self._start.shapes[name] for name in self._engine.trained}
         for kind in KINDS:
-            self._engine.load_state(kind, TensorFile(newest, kind, self._shapes).__getitem__)
+            with saved_tensors(newest, kind, expected) as file:
+                self._engine.load(kind, file.flat)
         self._engine.updates = state.updates
         return state.step
 
@@ -131,8 +143,26 @@ class Learner:
             warmup_updates=settings.warmup_updates,
             decay_updates=settings.decay_updates,
         )
-        rates = {"text": settings.text_learning_rate, "generation": settings.generation_learning_rate}
-        return self._engine.update(losses, {name: factor * rate for name, rate in rates.items()})
+        rates: dict[str, float] = {group: getattr(settings, f"{group}_learning_rate") for group in settings.trains}
+        return self._engine.update(losses, {group: factor * rate for group, rate in rates.items()})
+
+
+def parameter_groups(model: Bagel, trains: Sequence[str]) -> dict[str, list[str]]:
+    """Names of the parameters of each group that is trained. Raises ValueError for a group that the model has nothing of."""
+    members = {
+        "text": model.text_parameters(),
+        "generation": model.generation_parameters(),
+        "vision": model.vision_parameters(),
+    }
+    groups = {group: [name for name, _ in members[group]] for group in trains}
+    for group, names in groups.items():
+        if not names:
+            there = ", ".join(name for name, parameters in members.items() if parameters)
+            raise ValueError(
+                f"learner.trains asks for {group}, but the model has no {group} parameters; it has {there}. "
+                f"Leave {group} out, or give a model.path with them"
+            )
+    return groups
 
 
 def _start_folder(config: TrainConfig | SftConfig) -> Path:

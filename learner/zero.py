@@ -5,6 +5,9 @@ micro-batches and ranks; DeepSpeed's averaging over ranks and accumulation steps
 number. Losses run inside the engine's forward, where ZeRO-3 gathers and releases parameters; with stage 3 every rank must
 therefore run the same kinds of micro-batch in the same order.
 
+Policy and reference come without values and are filled after everything has its place, each rank reading its own part. So
+masters have the precision of the file whatever is computed in, and no rank holds more than it keeps.
+
 Left out on purpose: DeepSpeed's checkpoints (state is read and written a parameter at a time, whatever the number of ranks),
 its schedulers, offloading, and its shared-memory collective, which takes a minute and a half to compile and is not needed.
 """
@@ -20,19 +23,24 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from learner.optimizer import AdamWSettings, Rank, UpdateStats
+from learner.partition import Flat, Part, compute_part, fill_frozen, master_part, unpadded
 
 T = TypeVar("T")
 Kind = Literal["master", "exp_avg", "exp_avg_sq"]
+SUB_GROUP_SIZE = 1 << 26
+"""Elements of a rank's partitions that ZeRO-3 casts and steps at once: its passing copies are of this size."""
 KINDS: tuple[Kind, ...] = ("master", "exp_avg", "exp_avg_sq")
+_NOT_BROADCAST = "ds_optim_param"
+"""Marks a parameter whose values rank 0 does not send to the others when the engine starts: every rank reads them itself."""
 _STALE_GRADIENTS = "_DeepSpeedZeroOptimizer_Stage3__param_id_to_grad_partition"
 
 
 class _Host(nn.Module):
-    """Runs any computation on the model as its own forward, so that the engine's hooks see one forward a micro-batch."""
+    """Runs any computation on its models as its own forward, so that the engine's hooks see one forward a micro-batch."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, reference: nn.Module | None) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.reference = model, reference
 
     def forward(self, compute: Callable[[], T]) -> T:
         return compute()
@@ -41,21 +49,37 @@ class _Host(nn.Module):
 class ZeroEngine:
     """The model, its optimizer state and one update at a time. Every method but `updates` is a collective call.
 
-    `groups` names disjoint sets of parameters that cover the trainable ones. `model` is taken over: ZeRO-3 cuts its parameters
-    up in place. Sets the process's RANK, WORLD_SIZE and the like. Raises ValueError for bfloat16 at stage 0, which has no
-    float32 masters.
+    `model` and `reference` are on the meta device, in the compute dtype; they are taken over, and filled with the `values` of
+    their parameters and buffers. `groups` names disjoint sets of the model's parameters, which are trained; whatever is in none
+    is frozen, as the reference is: without master, moments and gradient, but cut up like the rest at stage 3, and computed with
+    through `compute` and `update` alone. Sets the process's RANK, WORLD_SIZE and the like. Raises ValueError for bfloat16 at
+    stage 0, which has no float32 masters.
     """
 
     def __init__(
-        self, model: nn.Module, groups: Mapping[str, Sequence[nn.Parameter]], *, stage: int, adamw: AdamWSettings, rank: Rank
+        self,
+        model: nn.Module,
+        groups: Mapping[str, Sequence[str]],
+        values: Flat,
+        *,
+        reference: nn.Module | None = None,
+        stage: int,
+        adamw: AdamWSettings,
+        rank: Rank,
     ) -> None:
         low_precision = next(model.parameters()).dtype == torch.bfloat16
         if low_precision and stage == 0:
             raise ValueError("learner.zero_stage is 0 with learner.dtype bfloat16, which keeps no float32 masters; use stage 1")
         self._deepspeed = _start(rank)
         self._stage, self._world_size = stage, rank.world_size
-        self._groups = {name: list(parameters) for name, parameters in groups.items()}
-        self._named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+        host = _Host(model, None if reference is None else reference.requires_grad_(False))
+        trained = {name for names in groups.values() for name in names}
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name in trained)
+        self._allocate(host)
+        self._named = dict(model.named_parameters())
+        self._trained = {name: parameter for name, parameter in self._named.items() if name in trained}
+        self._groups = {name: [self._named[each] for each in names] for name, names in groups.items()}
         self._adamw = torch.optim.AdamW(
             [{"params": parameters, "name": name} for name, parameters in self._groups.items()],
             lr=0.0,
@@ -63,10 +87,13 @@ class ZeroEngine:
             eps=adamw.eps,
             weight_decay=adamw.weight_decay,
         )
-        num_elements = sum(parameter.numel() for parameter in self._named.values())
+        num_elements = sum(_num_elements(parameter) for parameter in self._trained.values())
         settings = _settings(stage, adamw.max_grad_norm, num_elements, low_precision)
-        self._engine = self._deepspeed.initialize(model=_Host(model), optimizer=self._adamw, config=settings)[0]
+        self._engine = self._deepspeed.initialize(model=host, optimizer=self._adamw, config=settings)[0]
         self._create_moments()
+        for module in filter(None, (model, reference)):
+            fill_frozen(module, values)
+        self.load("master", values)
 
     @property
     def updates(self) -> int:
@@ -78,6 +105,11 @@ class ZeroEngine:
         for state in self._adamw.state.values():
             state["step"].fill_(count)
 
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """Names of the parameters that are trained, in the order of the model."""
+        return tuple(self._trained)
+
     def compute(self, function: Callable[[], T]) -> T:
         """Run a computation on the model without gradient. What it returns is tensors, or lists and tuples of them."""
         with torch.no_grad():
@@ -86,9 +118,9 @@ class ZeroEngine:
     def update(self, losses: Iterable[Callable[[], Tensor]], learning_rates: Mapping[str, float]) -> UpdateStats:
         """One AdamW update along the gradient of the sum of all micro-batches' losses on all ranks.
 
-        Each callable computes one micro-batch's scalar loss; there is at least one, and as many on every rank. Raises
-        FloatingPointError, on every rank and with the parameters untouched, if the loss or the gradient is not finite; the
-        engine is of no use after that.
+        Each callable computes one micro-batch's scalar loss; there is at least one, and as many on every rank. One that reaches
+        no trained parameter is only counted; the last one has to reach one. Raises FloatingPointError, on every rank and with
+        the parameters untouched, if the loss or the gradient is not finite; the engine is of no use after that.
         """
         for group in self._adamw.param_groups:
             group["lr"] = learning_rates[group["name"]]
@@ -98,7 +130,10 @@ class ZeroEngine:
         for micro_batch, is_last in _marking_last(losses):
             self._engine.set_gradient_accumulation_boundary(is_last)
             loss = self._engine(micro_batch)
-            self._engine.backward(loss * self._world_size, scale_wrt_gas=False)
+            if loss.requires_grad:
+                self._engine.backward(loss * self._world_size, scale_wrt_gas=False)
+            else:
+                assert not is_last, "the last micro-batch of an update reaches no trained parameter"
             total += loss.detach()
         stats = self._stats(float(total), learning_rates)
         self._engine.step()
@@ -111,9 +146,9 @@ class ZeroEngine:
                 yield name, parameter.detach()
 
     def state(self, kind: Kind) -> Iterator[tuple[str, Tensor]]:
-        """Whole float32 masters or moments, one parameter at a time, in the same order on all ranks."""
+        """Whole float32 masters or moments of what is trained, one at a time, in the order of the model on all ranks."""
         utils = self._deepspeed.utils
-        for name, parameter in self._named.items():
+        for name, parameter in self._trained.items():
             if self._is_plain:
                 yield name, parameter.detach() if kind == "master" else self._adamw.state[parameter][kind]
             elif kind == "master":
@@ -121,11 +156,14 @@ class ZeroEngine:
             else:
                 yield name, utils.safe_get_full_optimizer_state(parameter, kind)
 
-    def load_state(self, kind: Kind, lookup: Callable[[str], Tensor]) -> None:
-        """Take over whole float32 masters or moments, looked up by parameter name; the compute copy follows its master."""
-        for name, parameter in self._named.items():
-            self._set(parameter, kind, lookup(name))
-        if kind == "master" and not self._is_plain and self._stage < 3:
+    def load(self, kind: Kind, values: Flat) -> None:
+        """Take over masters or moments of what is trained, each rank its own part; the compute copy follows its master."""
+        for name, parameter in self._trained.items():
+            self._part(parameter, kind).fill(name, values)
+        if kind == "master" and self._stage == 3:
+            for parameter in self._trained.values():
+                compute_part(parameter).values.copy_(self._part(parameter, kind).values)
+        elif kind == "master" and not self._is_plain:
             self._engine.optimizer.update_lp_params()
 
     def total(self, values: Sequence[float]) -> list[float]:
@@ -204,32 +242,37 @@ class ZeroEngine:
             return gradient.narrow(0, address.start, address.numel)
         return gradient
 
-    def _set(self, parameter: nn.Parameter, kind: Kind, value: Tensor) -> None:
+    def _part(self, parameter: Any, kind: Kind) -> Part:
+        """This rank's part of a master or moment."""
         utils = self._deepspeed.utils
         if self._is_plain:
-            target = parameter.data if kind == "master" else self._adamw.state[parameter][kind]
-            target.copy_(value)
-        elif self._stage < 3:
-            value = value.to(parameter.device)
-            if kind == "master":
-                utils.safe_set_full_fp32_param(parameter, value)
-            else:
-                utils.safe_set_full_optimizer_state(parameter, value, kind)
-        else:
-            partition = self._partition(parameter, value)
-            if kind == "master":
-                utils.safe_set_local_fp32_param(parameter, partition)
-                with self._deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
-                    parameter.data.copy_(value)
-            else:
-                utils.safe_set_local_optimizer_state(parameter, partition, kind)
+            return Part(0, (parameter.data if kind == "master" else self._adamw.state[parameter][kind]).view(-1))
+        if self._stage < 3:
+            return master_part(parameter, None if kind == "master" else kind)
+        if kind == "master":
+            return unpadded(utils.safe_get_local_fp32_param(parameter), parameter.ds_numel)
+        return unpadded(utils.safe_get_local_optimizer_state(parameter, kind), parameter.ds_numel)
 
-    def _partition(self, parameter: Any, value: Tensor) -> Tensor:
-        """This rank's flat share of a whole value, padded with zeros as ZeRO-3 pads (its own setter overruns the end)."""
-        size = parameter.ds_tensor.numel()
-        flat = torch.zeros(size * self._world_size)
-        flat[: value.numel()] = value.flatten()
-        return flat.narrow(0, size * dist.get_rank(), size).to(parameter.device)
+    def _allocate(self, host: nn.Module) -> None:
+        """Give every parameter and buffer memory: this rank's partition at stage 3, all of it otherwise."""
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        first = next(host.parameters())
+        whole = first.new_empty(max(map(torch.numel, host.parameters())) if self._stage == 3 else 0, device=device)
+        for module in host.modules():
+            for name, buffer in list(module.named_buffers(recurse=False)):
+                setattr(module, name, torch.empty_like(buffer, device=device))
+            for name, parameter in list(module.named_parameters(recurse=False)):
+                room = (
+                    whole[: parameter.numel()].view(parameter.shape)
+                    if self._stage == 3
+                    else torch.empty_like(parameter, device=device)
+                )
+                setattr(module, name, nn.Parameter(room, parameter.requires_grad))
+        if self._stage == 3:
+            self._deepspeed.zero.Init(module=host, mem_efficient_linear=False)
+        else:
+            for parameter in host.parameters():
+                setattr(parameter, _NOT_BROADCAST, True)
 
     def _reduced(self, values: Sequence[float], operation: Any) -> list[float]:
         reduced = torch.tensor(values, dtype=torch.float64, device=self.device)
@@ -273,11 +316,17 @@ def _settings(stage: int, max_grad_norm: float, num_elements: int, low_precision
             "contiguous_gradients": stage >= 2,
             "reduce_bucket_size": min(500_000_000, num_elements),
             "stage3_param_persistence_threshold": 0,
+            "sub_group_size": SUB_GROUP_SIZE,
         },
     }
     if low_precision:
         settings |= {"bf16": {"enabled": True}, "data_types": {"grad_accum_dtype": "fp32"}}
     return settings
+
+
+def _num_elements(parameter: Any) -> int:
+    """Of the whole parameter, also where this rank holds a partition."""
+    return int(parameter.ds_numel if hasattr(parameter, "ds_numel") else parameter.numel())
 
 
 def _marking_last(items: Iterable[T]) -> Iterator[tuple[T, bool]]:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from learner.optimizer import AdamWSettings, Rank
+from learner.partition import Flat
 from learner.zero import ZeroEngine
 
 ADAMW = AdamWSettings(betas=(0.9, 0.999), eps=1e-6, weight_decay=0.01, max_grad_norm=1.0)
@@ -31,10 +32,10 @@ class StandIn(nn.Module):
         for parameter in self.parameters():
             nn.init.normal_(parameter, std=0.3, generator=generator)
 
-    def groups(self) -> dict[str, list[nn.Parameter]]:
-        generation = [*self.flow_in.parameters(), *self.flow_out.parameters()]
-        text = [*self.embed.parameters(), *self.text.parameters(), *self.head.parameters()]
-        return {"text": text, "generation": generation}
+    def groups(self) -> dict[str, list[str]]:
+        names = [name for name, _ in self.named_parameters()]
+        generation = [name for name in names if name.startswith("flow_")]
+        return {"text": [name for name in names if name not in generation], "generation": generation}
 
     def hidden(self, ids_ST: Tensor) -> Tensor:
         return torch.tanh(self.text(self.embed(ids_ST)))
@@ -47,6 +48,28 @@ class StandIn(nn.Module):
         context_S1H = self.hidden(ids_ST).mean(1, keepdim=True)
         velocity_SLC = self.flow_out(torch.tanh(self.flow_in(x_SLC) + context_S1H))
         return (velocity_SLC - x_SLC).square().sum() / 50
+
+
+def values_of(module: nn.Module) -> Flat:
+    """What a weights file of these parameters and buffers would give."""
+    flat = {name: value.detach().clone().flatten() for name, value in module.state_dict().items()}
+    return lambda name, start, stop: flat[name][start:stop]
+
+
+def make_engine(
+    stage: int,
+    rank: Rank,
+    *,
+    dtype: torch.dtype = torch.float32,
+    trains: Sequence[str] = ("text", "generation"),
+    reference: nn.Module | None = None,
+) -> tuple[StandIn, ZeroEngine]:
+    """A fresh stand-in in this compute dtype under an engine, with a reference of the same values if one is given."""
+    start = StandIn()
+    model = StandIn().to(dtype).to("meta")
+    groups = {name: model.groups()[name] for name in trains}
+    engine = ZeroEngine(model, groups, values_of(start), reference=reference, stage=stage, adamw=ADAMW, rank=rank)
+    return model, engine
 
 
 def micro_batches(model: StandIn, step: int, indices: Sequence[int], *, flow_first: bool) -> list[Callable[[], Tensor]]:
@@ -71,8 +94,10 @@ def plain_adamw() -> tuple[dict[str, Tensor], list[tuple[float, float, float]]]:
         for loss in micro_batches(model, step, range(NUM_MICRO_BATCHES), flow_first=False):
             loss().backward()
         text, generation = (
-            torch.cat([parameter.grad.flatten() for parameter in group if parameter.grad is not None]).norm().item()
-            for group in model.groups().values()
+            torch.cat([gradient.flatten() for name in names if (gradient := model.get_parameter(name).grad) is not None])
+            .norm()
+            .item()
+            for names in model.groups().values()
         )
         norms.append(((text**2 + generation**2) ** 0.5, text, generation))
         nn.utils.clip_grad_norm_(model.parameters(), ADAMW.max_grad_norm)
@@ -83,8 +108,7 @@ def plain_adamw() -> tuple[dict[str, Tensor], list[tuple[float, float, float]]]:
 def deviations(stage: int, rank: Rank, *, flow_first: bool) -> tuple[float, float]:
     """Three updates of a fresh stand-in against plain AdamW: largest parameter difference, largest relative norm difference."""
     expected, expected_norms = plain_adamw()
-    model = StandIn()
-    engine = ZeroEngine(model, model.groups(), stage=stage, adamw=ADAMW, rank=rank)
+    model, engine = make_engine(stage, rank)
     indices = range(rank.rank, NUM_MICRO_BATCHES, rank.world_size)
     norms = []
     for step in range(NUM_STEPS):
