@@ -1,4 +1,4 @@
-"""`unigrpo`: train, sft, evaluate, validate, reward and the quickstart."""
+"""`unigrpo`: train, sft, evaluate, export, validate, reward and the quickstart."""
 
 import argparse
 import sys
@@ -14,6 +14,7 @@ from configs.reward_service import RewardServiceConfig
 from configs.schema import SftConfig, TrainConfig
 
 C = TypeVar("C", TrainConfig, SftConfig, RewardServiceConfig, RewardModelConfig)
+EXPORT_DTYPES = ("bfloat16", "float32")
 OVERRIDES = "dotted.key=value on top of the file, the value in YAML"
 
 
@@ -44,9 +45,11 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The parsed command; overrides may stand on either side of an option, which argparse alone does not allow."""
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
-    if unknown := [each for each in rest if each.startswith("-") or "=" not in each]:
+    takes_overrides = "overrides" in options
+    if unknown := [each for each in rest if not takes_overrides or each.startswith("-") or "=" not in each]:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
-    options.overrides = [*options.overrides, *rest]
+    if takes_overrides:
+        options.overrides = [*options.overrides, *rest]
     return options
 
 
@@ -77,6 +80,17 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=Path, help="new folder for pictures, rows, scores and a sheet (default: in the run, or beside FOLDER)"
     )
     evaluate.set_defaults(run=_evaluate)
+    export = commands.add_parser("export", help="write a run's policy as a folder in the released BAGEL layout")
+    export.add_argument(
+        "subject",
+        type=Path,
+        metavar="RUN_OR_CHECKPOINT",
+        help="a run folder (its newest checkpoint), a checkpoint or bundled:shapes",
+    )
+    export.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="new or empty folder")
+    export.add_argument("--dtype", choices=EXPORT_DTYPES, default=EXPORT_DTYPES[0], help="of the weights, default %(default)s")
+    export.add_argument("--text-expert", action="store_true", help="what thinks alone, as a Qwen2 folder that vLLM serves")
+    export.set_defaults(run=_export)
     reward = commands.add_parser("reward", help="judges on their own: serve them, or fit the shapes world's reward model")
     verbs = reward.add_subparsers(required=True, metavar="VERB")
     for name, run, text in (
@@ -157,6 +171,14 @@ def _evaluate(options: argparse.Namespace) -> None:
         json_path=options.json,
         out=options.out,
     )
+
+
+def _export(options: argparse.Namespace) -> None:
+    import torch
+
+    from cluster.export import run_export
+
+    run_export(options.subject, options.to, dtype=getattr(torch, options.dtype), text_expert=options.text_expert)
 
 
 def _quickstart(options: argparse.Namespace) -> None:
