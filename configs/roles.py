@@ -57,7 +57,8 @@ class LearnerConfig(Section):
     dtype: Dtype = "float32"
     """Of the compute; masters and moments are float32 always."""
     trains: tuple[ParameterGroup, ...] = ("text", "generation")
-    """What is trained; the rest is frozen and costs neither gradient nor optimizer state."""
+    """What is trained; the rest is frozen and costs neither gradient nor optimizer state. Without `text` or `generation` their
+    term of the objective is left out too: thoughts, or paintings, are then no teachers of the other expert."""
     text_learning_rate: NonNegativeFloat = 1e-6
     """AdamW rate of the text expert, embeddings and head."""
     generation_learning_rate: NonNegativeFloat = 3e-5

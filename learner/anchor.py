@@ -91,8 +91,12 @@ class Anchor:
     def _pack(self, samples: Sequence[Sample], expected: Expected) -> tuple[list[TextBatch], list[FlowBatch]]:
         config, settings, engine = self._model.config, self._config, self._engine
         times_W = expected.window.t_W.tolist()
-        texts = cut([row for each in samples if (row := text_row(each, config)).thoughts], _itself, settings.text_micro_batch)
-        flows = cut([row for each in samples for row in flow_rows(each, config, times_W)], _itself, settings.flow_micro_batch)
+        said = [row for each in samples if (row := text_row(each, config)).thoughts] if "text" in settings.trains else []
+        painted = (
+            [row for each in samples for row in flow_rows(each, config, times_W)] if "generation" in settings.trains else []
+        )
+        texts = cut(said, _itself, settings.text_micro_batch)
+        flows = cut(painted, _itself, settings.flow_micro_batch)
         num_texts, num_flows, sees = engine.largest([len(texts), len(flows), sees_pictures(samples)])
         texts += [[] for _ in range(int(num_texts) - len(texts))]
         flows += [[] for _ in range(int(num_flows) - len(flows))]
@@ -104,18 +108,18 @@ class Anchor:
 
     def _text(self, batch: TextBatch) -> TextWork:
         old_logp_SN = self._engine.compute(lambda: token_logp(self._model, batch))
-        if self._text_reference is None:
+        reference = self._text_reference
+        if reference is None:
             return TextWork(batch, old_logp_SN, None)
-        with torch.no_grad():
-            return TextWork(batch, old_logp_SN, token_logp(self._text_reference, batch))
+        return TextWork(batch, old_logp_SN, self._engine.compute(lambda: token_logp(reference, batch)))
 
     def _flow(self, batch: FlowBatch, window: Window) -> FlowWork:
         old_velocity_SWLC = self._engine.compute(lambda: velocity(self._model, batch))
         old_mean_SWLC = window.mean(batch.x_SWLC, old_velocity_SWLC)
-        if self._flow_reference is None:
+        reference = self._flow_reference
+        if reference is None:
             return FlowWork(batch, old_mean_SWLC, None)
-        with torch.no_grad():
-            return FlowWork(batch, old_mean_SWLC, velocity(self._flow_reference, batch))
+        return FlowWork(batch, old_mean_SWLC, self._engine.compute(lambda: velocity(reference, batch)))
 
 
 def mismatch(works: Sequence[Work], std_W: Tensor, engine: ZeroEngine) -> dict[str, float]:

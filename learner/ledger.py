@@ -58,7 +58,7 @@ class Ledger:
             summary = stats.summary()
             metrics |= {f"{term}/{name}": value for name, value in summary.items()}
             metrics[f"{term}/clip_fraction"] = summary["clip_low"] + summary["clip_high"]
-            if "reference_velocity_rms" in summary:
+            if summary.get("reference_velocity_rms"):  # 0 is the head of a model that never learned to paint
                 metrics[f"{term}/velocity_norm_ratio"] = summary["velocity_rms"] / summary["reference_velocity_rms"]
         if flow := self.stats.get("flow"):
             for w in range(len(flow.maxima["log_ratio"])):

@@ -165,7 +165,8 @@ class UniGrpoUpdate:
         """
         if self._config.learner.zero_stage == 3:
             return {}
-        groups = {"text": self._model.text_parameters(), "generation": self._model.generation_parameters()}
+        experts = {"text": self._model.text_parameters(), "generation": self._model.generation_parameters()}
+        groups = {name: members for name, members in experts.items() if name in self._config.learner.trains}
         terms: dict[str, Tensor] = {}
         if work.texts:
             terms["text"] = self._text(work.texts[0], work.global_count)[0]
@@ -184,8 +185,8 @@ class UniGrpoUpdate:
 
 
 def _compares_velocities(config: TrainConfig) -> bool:
-    return not isinstance(config.algorithm.regulariser, NoRegulariser)
+    return not isinstance(config.algorithm.regulariser, NoRegulariser) and "generation" in config.learner.trains
 
 
 def _compares_tokens(config: TrainConfig) -> bool:
-    return config.algorithm.text_kl > 0
+    return config.algorithm.text_kl > 0 and "text" in config.learner.trains

@@ -226,3 +226,21 @@ def test_logits_taken_in_pieces_give_the_same_update(
     monkeypatch.setattr("learner.policy.LOGITS_AT_ONCE", 300)
     in_pieces = make_learner(config, rank).update(0, samples)
     assert in_pieces["grad_norm/text"] == pytest.approx(at_once["grad_norm/text"], rel=1e-6)
+
+
+@pytest.mark.parametrize(("trained", "term", "other"), [("text", "text", "flow"), ("generation", "flow", "text")])
+def test_one_expert_alone_learns_from_its_own_term_alone(
+    trained: str, term: str, other: str, model: Path, tmp_path: Path, rank: Rank
+) -> None:
+    config = make_config(model, tmp_path, learner__trains=[trained])
+    learner = make_learner(config, rank)
+    before = published(learner)
+    metrics = learner.update(0, whole(sample_step(config, 0, ADVANTAGES)))
+    assert metrics[f"loss/{term}"] != 0.0 == metrics[f"loss/{other}"]
+    assert f"{term}/clip_fraction" in metrics
+    assert f"{other}/clip_fraction" not in metrics
+    policy = load_model(model).model
+    own = {name for name, _ in (policy.text_parameters() if trained == "text" else policy.generation_parameters())}
+    moved = {name for name, tensor in published(learner).items() if not torch.equal(tensor, before[name])}
+    assert moved <= own
+    assert len(moved) > len(own) // 2
