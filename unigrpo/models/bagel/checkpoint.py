@@ -56,8 +56,7 @@ def load_model(folder: Path, *, dtype: torch.dtype = torch.float32) -> Loaded:
     Raises ValueError for a missing folder or file, a truncated file, and a tensor that is missing, extra, misshapen or not of
     floating point, naming it, what was found, what the config allows and what to do; all before a tensor is read.
     """
-    config = check_folder(folder)
-    model, autoencoder = _without_memory(config)
+    config, model, autoencoder = _checked(folder)
     model.to(dtype).to_empty(device="cpu")
     autoencoder.to(widened(dtype)).to_empty(device="cpu")
     for table in model.modules():
@@ -70,12 +69,7 @@ def load_model(folder: Path, *, dtype: torch.dtype = torch.float32) -> Loaded:
 
 def check_folder(folder: Path) -> BagelConfig:
     """The config of a checkpoint folder, once both files hold what it asks for; no tensor is read. Raises as load_model."""
-    config = BagelConfig.from_folder(folder)
-    model, autoencoder = _without_memory(config)
-    for name, module in ((WEIGHTS_FILE, model), (AUTOENCODER_FILE, autoencoder)):
-        with WeightsFile(folder / name) as file:
-            check_shapes(file.shapes, _shapes(module), str(file.path))
-    return config
+    return _checked(folder)[0]
 
 
 def load_weights(module: nn.Module, path: Path) -> None:
@@ -197,6 +191,16 @@ def policy_hash(model: nn.Module) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def _checked(folder: Path) -> tuple[BagelConfig, Bagel, AutoEncoder]:
+    """The config of a folder and its modules on the meta device, once both files hold what they ask for."""
+    config = BagelConfig.from_folder(folder)
+    model, autoencoder = _without_memory(config)
+    for name, module in ((WEIGHTS_FILE, model), (AUTOENCODER_FILE, autoencoder)):
+        with WeightsFile(folder / name) as file:
+            check_shapes(file.shapes, _shapes(module), str(file.path))
+    return config, model, autoencoder
 
 
 def _without_memory(config: BagelConfig) -> tuple[Bagel, AutoEncoder]:
