@@ -121,9 +121,10 @@ class LearnerActor:
             probe.bind(("", 0))
             return ray.util.get_node_ip_address(), probe.getsockname()[1]
 
-    def join(self, host: str, port: int) -> None:
-        """Join the process group and build model and optimizer."""
+    def join(self, host: str, port: int) -> str:
+        """Join the process group and build model and optimizer; how this rank computes."""
         self._learner = Learner(self._config, self._rank, self._world_size, host, port)
+        return self._learner.describe()
 
     def update(self, step: int, mini_batches: Sequence[MiniBatch[Chain]], *objects: Any) -> dict[str, float]:
         """`Learner.update` from samples."""
@@ -184,11 +185,12 @@ def start(roles: Sequence[Role], config: ClusterConfig) -> dict[str, list[ActorH
     return workers
 
 
-def join_ranks(ranks: Sequence[ActorHandle], config: ClusterConfig) -> None:
-    """Let the learner's ranks find each other and build model and optimizer."""
+def join_ranks(ranks: Sequence[ActorHandle], config: ClusterConfig) -> str:
+    """Let the learner's ranks find each other and build model and optimizer; how they compute."""
     [(host, port)] = wait_all({"address of learner rank 0": ranks[0].address.remote()}, timeout=config.start_timeout)
     calls = {f"start of learner rank {rank}": actor.join.remote(host, port) for rank, actor in enumerate(ranks)}
-    wait_all(calls, timeout=config.start_timeout)
+    described = wait_all(calls, timeout=config.start_timeout)
+    return "; ".join(dict.fromkeys(described))
 
 
 def learner_role(config: TrainConfig | SftConfig) -> Role:

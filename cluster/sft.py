@@ -52,7 +52,7 @@ def run_sft(config: SftConfig) -> None:
         view.say("starting Ray and the learner")
         connect(config.cluster)
         workers = actors.start([actors.learner_role(config)], config.cluster)
-        actors.join_ranks(workers["learner"], config.cluster)
+        view.say(f"learner: {actors.join_ranks(workers['learner'], config.cluster)}")
         fine_tune(config, LearnerGroup(workers["learner"], timeout=config.cluster.call_timeout), material, view)
         view.say(f"done: checkpoints are in {config.run_dir}/checkpoints; score one with `unigrpo evaluate {config.run_dir}`")
 

@@ -87,7 +87,7 @@ def build(config: TrainConfig, tokenizer: Tokenizer, view: View) -> System:
     view.say("starting learner, reasoners, denoisers and reward actors (half a minute)")
     rewards = rewards_of(config)
     workers = actors.start([actors.learner_role(config), *rollout_roles(config, rewards)], config.cluster)
-    actors.join_ranks(workers["learner"], config.cluster)
+    view.say(f"learner: {actors.join_ranks(workers['learner'], config.cluster)}")
     judges = {role: judges_of(role, reward, workers, view) for role, reward in rewards.items()}
     by_purpose = {"training": judges["reward"], "evaluation": judges.get("evaluation.reward", judges["reward"])}
     return System(

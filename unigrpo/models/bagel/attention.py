@@ -59,6 +59,11 @@ def has_varlen(device: torch.device, dtype: torch.dtype) -> bool:
     return device.type == "cuda" and half and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
+def kernel_name(device: torch.device, dtype: torch.dtype) -> str:
+    """Which of the two that is, for logs."""
+    return "variable-length flash attention" if has_varlen(device, dtype) else "scaled_dot_product_attention"
+
+
 class Tiled:
     """Blocks padded together into tiles of scaled_dot_product_attention."""
 
