@@ -17,7 +17,7 @@ from configs.load import parse
 from configs.schema import TrainConfig
 from unigrpo.models.bagel.autoencoder import AutoEncoder
 from unigrpo.models.bagel.checkpoint import save_model
-from unigrpo.models.bagel.config import BagelConfig
+from unigrpo.models.bagel.config import BagelConfig, VisionConfig
 from unigrpo.models.bagel.model import Bagel
 from unigrpo.prompts import write_prompt_file
 from unigrpo.shapes.autoencoder_training import SMALL_AUTOENCODER
@@ -30,8 +30,8 @@ CPUS = {"placement": {"num_cpus": 0.2}}
 NUM_PROMPTS = 6
 
 
-def save_start(folder: Path) -> Path:
-    """A checkpoint folder `model`, and the prompt files `prompts.jsonl` and `held_out.jsonl`."""
+def save_start(folder: Path, vision: VisionConfig | None = None) -> Path:
+    """A checkpoint folder `model`, with a vision tower of that size or none, and files `prompts.jsonl` and `held_out.jsonl`."""
     torch.manual_seed(0)
     bos, eos, start_of_image, end_of_image = (vocabulary()[token] for token in SPECIAL_TOKENS)
     config = BagelConfig(
@@ -47,6 +47,7 @@ def save_start(folder: Path) -> Path:
         max_position_embeddings=64,
         max_latent_size=3,
         vae=SMALL_AUTOENCODER,
+        vision=vision,
         bos_token_id=bos,
         eos_token_id=eos,
         start_of_image=start_of_image,
