@@ -166,7 +166,8 @@ class UniGrpoUpdate:
         if self._config.learner.zero_stage == 3:
             return {}
         experts = {"text": self._model.text_parameters(), "generation": self._model.generation_parameters()}
-        groups = {name: experts[name] for name in experts if name in self._config.learner.trains}
+        trained: set[str] = set(self._config.learner.trains)
+        groups = {name: experts[name] for name in trained & experts.keys()}
         terms: dict[str, Tensor] = {}
         if work.texts:
             terms["text"] = self._text(work.texts[0], work.global_count)[0]
