@@ -167,7 +167,7 @@ class UniGrpoUpdate:
             return {}
         experts = {"text": self._model.text_parameters(), "generation": self._model.generation_parameters()}
         trained: set[str] = set(self._config.learner.trains)
-        groups = {name: experts[name] for name in trained & experts.keys()}
+        groups = {name: experts[name] for name in sorted(trained & experts.keys())}
         terms: dict[str, Tensor] = {}
         if work.texts:
             terms["text"] = self._text(work.texts[0], work.global_count)[0]
