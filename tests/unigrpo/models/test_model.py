@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.unigrpo.models.fakes import CONFIG, SIGHTED, padded, random_model, said, segments
-from unigrpo.models.bagel.config import BagelConfig, VisionConfig
+from tests.unigrpo.models.fakes import CONFIG, padded, random_model, said, segments
+from tests.unigrpo.models.released import SEEING
 from unigrpo.models.bagel.context import Context
 from unigrpo.models.bagel.model import Bagel, is_generation_name, position_table, text_expert_name
 from unigrpo.models.bagel.preprocess import table_rows
@@ -168,38 +168,8 @@ def test_half_precision_computes_half_and_answers_in_float32() -> None:
     assert (velocities[1] - velocities[0]).norm() / velocities[0].norm() < 0.05
 
 
-def test_released_names_and_shapes(released_folder: Path) -> None:
-    released = json.loads((released_folder / "released_keys.json").read_text())
-    config = BagelConfig(
-        vocab_size=152064,
-        hidden_size=3584,
-        intermediate_size=18944,
-        num_layers=28,
-        num_heads=28,
-        num_kv_heads=4,
-        head_dim=128,
-        rope_theta=1e6,
-        rms_norm_eps=1e-6,
-        max_position_embeddings=32768,
-        vision=VisionConfig(
-            hidden_size=1152,
-            intermediate_size=4304,
-            num_layers=26,
-            num_heads=16,
-            patch_size=14,
-            image_size=980,
-            num_channels=3,
-            layer_norm_eps=1e-6,
-            max_patches_per_side=70,
-        ),
-    )
-    with torch.device("meta"):
-        built = Bagel(config).state_dict()
-    assert {name: list(tensor.shape) for name, tensor in built.items()} == released
-
-
 def test_every_parameter_belongs_to_one_group() -> None:
-    model = random_model(torch.float32, SIGHTED)
+    model = random_model(torch.float32, SEEING)
     groups = [dict(model.text_parameters()), dict(model.generation_parameters()), dict(model.vision_parameters())]
     assert sorted(name for group in groups for name in group) == sorted(dict(model.named_parameters()))
     text, generation, vision = groups

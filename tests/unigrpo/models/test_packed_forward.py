@@ -12,7 +12,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.unigrpo.models.fakes import SIGHTED, clean, drawn, noised, packed_row, random_model, random_sample, said, seen, text
+from tests.unigrpo.models.fakes import random_model, said
+from tests.unigrpo.models.released import SEEING
+from tests.unigrpo.models.splits import clean, drawn, noised, packed_row, random_sample, seen, text
 from unigrpo.models.bagel.model import Bagel
 from unigrpo.models.bagel.packing import Gap, Noised, Packed, Split
 
@@ -20,7 +22,7 @@ from unigrpo.models.bagel.packing import Gap, Noised, Packed, Split
 @pytest.fixture
 def seeing() -> Bagel:
     """A model with eyes, in float64."""
-    return random_model(torch.float64, SIGHTED)
+    return random_model(torch.float64, SEEING)
 
 
 def velocity(model: Bagel, of: Noised, *context: Split) -> Tensor:
@@ -78,7 +80,7 @@ def test_samples_of_a_row_are_what_they_are_alone(seeing: Bagel) -> None:
 def test_a_batch_of_contexts_is_each_alone_and_may_hold_an_empty_one(seeing: Bagel) -> None:
     samples: list[list[Split]] = [[text(3), seen((2, 2)), text(2, seed=1)], [], [clean((2, 1)), text(1, seed=2)]]
     context = seeing.read(samples)
-    x_SLC, t_S = drawn(0, 3, 6, SIGHTED.latent_channels), torch.full((3,), 0.4, dtype=torch.float64)
+    x_SLC, t_S = drawn(0, 3, 6, SEEING.latent_channels), torch.full((3,), 0.4, dtype=torch.float64)
     v_SLC = seeing.velocity(x_SLC, t_S, context, (2, 3))
     for at, sample in enumerate(samples):
         assert_equal(v_SLC[at], velocity(seeing, Noised(x_SLC[at], 0.4, (2, 3)), *sample))
@@ -120,14 +122,14 @@ def test_a_row_of_text_runs_the_modules_of_a_row_of_everything_if_asked(seeing: 
 
 def test_what_ran_over_nothing_takes_part_in_the_backward_pass(seeing: Bagel) -> None:
     hidden = seeing(packed_row([[text(2)]], sees=True, paints=True))
-    assert hidden.velocity_NC.shape == (0, SIGHTED.latent_channels)
+    assert hidden.velocity_NC.shape == (0, SEEING.latent_channels)
     (hidden.text_UH.sum() + hidden.velocity_NC.sum()).backward()
     for name, parameter in (*seeing.vision_parameters(), *seeing.generation_parameters()):
         assert parameter.grad is not None, name
         assert not parameter.grad.any(), name
 
 
-LAST = f"language_model.model.layers.{SIGHTED.num_layers - 1}."
+LAST = f"language_model.model.layers.{SEEING.num_layers - 1}."
 ONLY_OWN = ("self_attn.q_", "self_attn.o_proj", "mlp", "post_attention_layernorm")
 """Parts of a last layer that change a token's own answer, and no other token's."""
 
@@ -175,25 +177,25 @@ def answers_and_gradients(model: Bagel, row: Packed) -> list[Tensor]:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_recomputed_layers_give_the_same_bits(dtype: torch.dtype) -> None:
-    model = random_model(dtype, SIGHTED)
+    model = random_model(dtype, SEEING)
     row = packed_row([[text(4), seen((2, 2)), noised((2, 2)), text(2)], [text(3), noised((1, 2))]], dtype=dtype)
     runs: list[Any] = []
     for layer in model.language_model.model.layers:
         layer.register_forward_pre_hook(lambda module, _: runs.append(module))
     kept = answers_and_gradients(model, row)
-    assert len(runs) == SIGHTED.num_layers
+    assert len(runs) == SEEING.num_layers
     model.language_model.model.checkpoint_layers = True
     recomputed = answers_and_gradients(model, row)
-    assert len(runs) == 3 * SIGHTED.num_layers
+    assert len(runs) == 3 * SEEING.num_layers
     assert all(torch.equal(one, other) for one, other in zip(kept, recomputed, strict=True))
     with torch.no_grad():
         hidden = model(row)
-    assert len(runs) == 4 * SIGHTED.num_layers
+    assert len(runs) == 4 * SEEING.num_layers
     assert torch.equal(hidden.velocity_NC, kept[1])
 
 
 def test_half_precision_is_near_and_answers_in_float32() -> None:
-    exact, half = random_model(torch.float32, SIGHTED), random_model(torch.bfloat16, SIGHTED)
+    exact, half = random_model(torch.float32, SEEING), random_model(torch.bfloat16, SEEING)
     sample: list[Split] = [text(4), clean((2, 2)), seen((2, 2)), text(3), noised((2, 3)), text(2)]
     expected, found = (model(packed_row([sample], dtype=model.dtype)) for model in (exact, half))
     assert found.text_UH.dtype == torch.bfloat16

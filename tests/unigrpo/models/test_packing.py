@@ -10,15 +10,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.unigrpo.models.fakes import CONFIG, SIGHTED, clean, drawn, noised, packed_row, random_sample, seen
+from tests.unigrpo.models.fakes import CONFIG
+from tests.unigrpo.models.released import SEEING
+from tests.unigrpo.models.splits import clean, drawn, noised, packed_row, random_sample, seen
 from tests.unigrpo.models.test_bagel_parity import allowed_pairs
 from unigrpo.models.bagel.attention import Attend
 from unigrpo.models.bagel.packing import Clean, Gap, Noised, Seen, Split, Text, splits_of
 from unigrpo.models.bagel.preprocess import normalised
 from unigrpo.types import Given, GivenPicture, Thought
 
-START, END = SIGHTED.start_of_image, SIGHTED.end_of_image
-BOS, EOS = SIGHTED.bos_token_id, SIGHTED.eos_token_id
+START, END = SEEING.start_of_image, SEEING.end_of_image
+BOS, EOS = SEEING.bos_token_id, SEEING.eos_token_id
 
 
 def test_a_row_by_hand() -> None:
@@ -33,7 +35,7 @@ def test_a_row_by_hand() -> None:
     assert row.t_B.tolist() == [0.0, 0.25]
     assert row.level_L.tolist() == [0, 0, 1, 1]
     assert row.noised_N.tolist() == [2, 3]
-    assert row.latent_row_L.tolist() == [0, SIGHTED.max_latent_size, 0, 1]
+    assert row.latent_row_L.tolist() == [0, SEEING.max_latent_size, 0, 1]
     assert row.patch_row_V.tolist() == [0]
     assert (row.sees, row.paints) == (True, True)
 
@@ -93,17 +95,17 @@ def allowed_tokens(attend: Attend | None, num_tokens: int) -> Tensor:
 
 
 def test_spans_become_wrapped_texts_and_two_blocks_a_picture() -> None:
-    image_HW3 = torch.randint(0, 256, (4, 6, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    latent_LC = drawn(0, 2, SIGHTED.latent_channels)
+    image_HW3 = torch.randint(0, 256, (28, 42, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    latent_LC = drawn(0, 2, SEEING.latent_channels)
     picture = GivenPicture(latent_LC=latent_LC, grid_hw=(1, 2), seen_HW3=image_HW3)
     thought = Thought(token_ids=(3, 4, EOS), behavior_logp=(0.0,) * 3, truncated=False, policy_version=0)
     cut = Thought(token_ids=(3, 4), behavior_logp=(0.0,) * 2, truncated=True, policy_version=0)
-    latents, patches, *texts = splits_of([picture, Given(token_ids=(1, 2)), thought, cut], SIGHTED)
+    latents, patches, *texts = splits_of([picture, Given(token_ids=(1, 2)), thought, cut], SEEING)
     assert texts == [Text([BOS, 1, 2, EOS]), Text([BOS, 3, 4, EOS]), Text([BOS, 3, 4, EOS])]
     assert latents == Clean(latent_LC, (1, 2))
     assert isinstance(patches, Seen)
     assert patches.grid_hw == (2, 3)
-    expected = normalised(image_HW3)[:, 2:4, 4:6]  # row 1, column 2: the last patch
+    expected = normalised(image_HW3)[:, 14:, 28:]  # row 1, column 2: the last patch
     assert torch.equal(patches.patches_VC[5], expected.permute(1, 2, 0).flatten())
 
 
@@ -117,11 +119,11 @@ def test_spans_become_wrapped_texts_and_two_blocks_a_picture() -> None:
 )
 def test_a_dropped_picture_keeps_its_positions(keeps_latents: bool, keeps_patches: bool, positions: list[int]) -> None:
     picture = GivenPicture(
-        latent_LC=drawn(0, 1, SIGHTED.latent_channels) if keeps_latents else None,
+        latent_LC=drawn(0, 1, SEEING.latent_channels) if keeps_latents else None,
         grid_hw=(1, 1),
-        seen_HW3=torch.zeros(2, 4, 3, dtype=torch.uint8) if keeps_patches else None,
+        seen_HW3=torch.zeros(14, 28, 3, dtype=torch.uint8) if keeps_patches else None,
     )
-    splits = splits_of([picture], SIGHTED)
+    splits = splits_of([picture], SEEING)
     assert [isinstance(split, Gap) for split in splits] == [not keeps_latents, not keeps_patches]
     row = packed_row([[*splits, Text((5,))]])
     assert row.position_T[list(row.tokens[0])].tolist() == positions
