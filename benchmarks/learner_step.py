@@ -17,7 +17,7 @@ from torch import Tensor
 from benchmarks.harness import Figure, report, take_turns
 from benchmarks.workload import checkpoint, prompts_and_thoughts, quickstart
 from configs.schema import TrainConfig, VelocityMse
-from learner.batch import FlowBatch, MiniBatch, TextBatch, chain_of, cut, flow_batch, text_batch
+from learner.batch import FlowBatch, MiniBatch, Packer, TextBatch, cut, flow_batch, flow_rows, text_batch, text_row
 from learner.learner import Learner
 from learner.policy import Window, token_logp, velocity
 from rollout_workers.denoiser import Denoiser
@@ -106,14 +106,15 @@ class Plain:
             self._adamw.step()
 
     def _pack(self, mini_batch: MiniBatch[Sample]) -> tuple[list[TextBatch], list[FlowBatch], int]:
-        rows = [(chain_of(sample, self.model.config), sample.advantage) for sample in mini_batch.samples]
-        settings, channels = self._config.learner, self.model.config.latent_channels
-        shape_WLC = (len(self._window.t_W), self._grid_hw[0] * self._grid_hw[1], channels)
-        texts = cut(rows, lambda row: len(row[0].ids), settings.text_micro_batch)
-        flows = cut(rows, lambda row: len(row[0].ids), settings.flow_micro_batch)
+        config, settings = self.model.config, self._config.learner
+        packer = Packer(config=config, device=torch.device("cpu"), dtype=self.model.dtype, sees=False, paints=False)
+        times_W = self._window.t_W.tolist()
+        shape_WLC = (len(times_W), self._grid_hw[0] * self._grid_hw[1], config.latent_channels)
+        texts = [text_row(sample, config) for sample in mini_batch.samples]
+        flows = [row for sample in mini_batch.samples for row in flow_rows(sample, config, times_W)]
         return (
-            [text_batch([chain for chain, _ in some], [advantage for _, advantage in some]) for some in texts],
-            [flow_batch([chain for chain, _ in some], [advantage for _, advantage in some], shape_WLC) for some in flows],
+            [text_batch(rows, packer) for rows in cut(texts, lambda row: row, settings.text_micro_batch)],
+            [flow_batch(rows, packer, shape_WLC) for rows in cut(flows, lambda row: row, settings.flow_micro_batch)],
             mini_batch.global_count,
         )
 
@@ -124,8 +125,7 @@ class Plain:
         ]
 
     def _anchors(self, batch: FlowBatch) -> tuple[Tensor, Tensor]:
-        old = velocity(self.model, batch, self._window.t_W, self._grid_hw)
-        return self._window.mean(batch.x_SWLC, old), velocity(self._reference, batch, self._window.t_W, self._grid_hw)
+        return self._window.mean(batch.x_SWLC, velocity(self.model, batch)), velocity(self._reference, batch)
 
     def _text(self, batch: TextBatch, old_logp_SN: Tensor, count: int) -> Tensor:
         low, high = self._config.algorithm.text_clip
@@ -143,7 +143,7 @@ class Plain:
     def _flow(self, batch: FlowBatch, old_mean_SWLC: Tensor, reference_SWLC: Tensor, count: int) -> Tensor:
         algorithm = self._config.algorithm
         assert isinstance(algorithm.regulariser, VelocityMse)
-        velocity_SWLC = velocity(self.model, batch, self._window.t_W, self._grid_hw)
+        velocity_SWLC = velocity(self.model, batch)
         return flow_loss(
             self._window.mean(batch.x_SWLC, velocity_SWLC),
             old_mean_SWLC,
@@ -167,12 +167,13 @@ def mini_batches(config: TrainConfig, step: int) -> list[MiniBatch[Sample]]:
     weights = denoiser._model.named_parameters()
     denoiser.load(step, pack(weights, version=step, bucket_bytes=config.learner.bucket_bytes))
     count = config.rollout.prompts_per_step * config.rollout.group_size
-    texts, eos = prompts_and_thoughts(count), denoiser._model.config.eos_token_id
+    eos = denoiser._model.config.eos_token_id
+    chains = [(Given(token_ids=prompt), _thought((*thought, eos), step)) for prompt, thought in prompts_and_thoughts(count)]
     start = window_start(config.seed, step, config.sampler.window_range, config.sampler.window_size)
-    _, trajectories = denoiser.paint(texts, range(count), config.sampler.num_points, start, step)
+    _, trajectories = denoiser.paint(chains, range(count), config.sampler.num_points, start, None, step)
     samples = [
-        Sample(spans=(Given(token_ids=prompt), _thought((*thought, eos), step), trajectory), advantage=index % 5 - 2.0)
-        for index, ((prompt, thought), trajectory) in enumerate(zip(texts, trajectories, strict=True))
+        Sample(spans=(*spans, trajectory), advantage=index % 5 - 2.0)
+        for index, (spans, trajectory) in enumerate(zip(chains, trajectories, strict=True))
     ]
     size = count // config.algorithm.mini_batches
     return [MiniBatch(samples=tuple(samples[i : i + size]), global_count=size) for i in range(0, count, size)]

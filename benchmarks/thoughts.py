@@ -25,6 +25,7 @@ from unigrpo.models.bagel.context import Context
 from unigrpo.models.bagel.generate import generate
 from unigrpo.models.bagel.model import Bagel
 from unigrpo.seeds import derive_seed
+from unigrpo.types import Given
 
 NUM_PROMPTS, GROUP_SIZE = 8, 8
 SEQUENCES = NUM_PROMPTS * GROUP_SIZE
@@ -40,13 +41,14 @@ def measure(config: TrainConfig) -> list[Figure]:
     seeds_PG = [[derive_seed(0, index, sibling) for sibling in range(GROUP_SIZE)] for index in range(NUM_PROMPTS)]
     reasoner = Reasoner(config)
     reasoner.load(0, pack(model.named_parameters(), version=0, bucket_bytes=config.learner.bucket_bytes))
-    thoughts_PG = reasoner.think((), prompts, seeds_PG, 1.0, 0)
+    given_P = [[Given(token_ids=prompt)] for prompt in prompts]
+    thoughts_PG = reasoner.think(given_P, seeds_PG, 1.0, 0)
     assert all(len(thought.token_ids) == TOKENS for thoughts in thoughts_PG for thought in thoughts)
     times = take_turns(
         {
-            "reasoner": partial(reasoner.think, (), prompts, seeds_PG, 1.0, 0),
-            "bare vLLM": partial(bare, reasoner, prompts, seeds_PG, is_seeded=True),
-            "unseeded vLLM": partial(bare, reasoner, prompts, seeds_PG, is_seeded=False),
+            "reasoner": partial(reasoner.think, given_P, seeds_PG, 1.0, 0),
+            "bare vLLM": partial(bare, reasoner, given_P, seeds_PG, is_seeded=True),
+            "unseeded vLLM": partial(bare, reasoner, given_P, seeds_PG, is_seeded=False),
             "one by one": partial(one_by_one, model, prompts, seeds_PG),
             "batched loop": partial(batched, model, prompts, seeds_PG),
         }
@@ -82,7 +84,7 @@ def measure(config: TrainConfig) -> list[Figure]:
     ]
 
 
-def bare(reasoner: Reasoner, prompts: list[tuple[int, ...]], seeds_PG: list[list[int]], *, is_seeded: bool) -> None:
+def bare(reasoner: Reasoner, given_P: list[list[Given]], seeds_PG: list[list[int]], *, is_seeded: bool) -> None:
     """The engine of the reasoner, asked directly."""
     from vllm import SamplingParams
 
@@ -90,7 +92,7 @@ def bare(reasoner: Reasoner, prompts: list[tuple[int, ...]], seeds_PG: list[list
         own = {"seed": seed, "logprobs": 0} if is_seeded else {}
         return SamplingParams(temperature=1.0, max_tokens=TOKENS, detokenize=False, **own)
 
-    rows = [reasoner_prompt_ids((), prompt, reasoner._model) for prompt in prompts]
+    rows = [reasoner_prompt_ids(given, reasoner._model) for given in given_P]
     reasoner._engine.generate(
         [{"prompt_token_ids": row} for row in rows for _ in range(GROUP_SIZE)],
         [sampling(seed) for seeds in seeds_PG for seed in seeds],

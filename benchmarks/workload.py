@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -40,6 +41,19 @@ SMALL = BagelConfig(
     end_of_image=3,
 )
 """The size of the bundled model, for clones that do not hold it yet. Speed does not depend on what the weights are."""
+MIDDLE = replace(
+    SMALL,
+    vocab_size=8192,
+    hidden_size=1024,
+    intermediate_size=4096,
+    num_layers=8,
+    num_heads=16,
+    num_kv_heads=4,
+    head_dim=64,
+    max_latent_size=32,
+    vae=replace(AUTOENCODER, z_channels=16),
+)
+"""Large enough that matrix products decide; about 1 GB in float32."""
 
 
 @contextmanager
