@@ -29,6 +29,21 @@ class Part(NamedTuple):
             self.values.copy_(flat(name, self.start, self.start + count))
 
 
+def place(module: nn.Module, device: torch.device, *, in_turn: bool) -> None:
+    """Take a tree of modules from the meta device to `device`, without values; its parameters are new objects.
+
+    `in_turn`: parameters share room for the largest, since each is cut up before the next is looked at.
+    """
+    sizes = [parameter.numel() for parameter in module.parameters()]
+    shared = next(module.parameters()).new_empty(max(sizes), device=device) if in_turn else None
+    for each in module.modules():
+        for name, buffer in list(each.named_buffers(recurse=False)):
+            setattr(each, name, torch.empty_like(buffer, device=device))
+        for name, parameter in list(each.named_parameters(recurse=False)):
+            room = torch.empty_like(parameter, device=device) if shared is None else shared[: parameter.numel()]
+            setattr(each, name, nn.Parameter(room.view(parameter.shape), parameter.requires_grad))
+
+
 def compute_part(parameter: Any) -> Part:
     """This rank's part of what is computed with: a ZeRO-3 partition, the whole tensor otherwise."""
     if hasattr(parameter, "ds_tensor"):

@@ -22,13 +22,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from learner.deepspeed_settings import deepspeed_settings
 from learner.optimizer import AdamWSettings, Rank, UpdateStats
-from learner.partition import Flat, Part, compute_part, fill_frozen, master_part, unpadded
+from learner.partition import Flat, Part, compute_part, fill_frozen, master_part, place, unpadded
 
 T = TypeVar("T")
 Kind = Literal["master", "exp_avg", "exp_avg_sq"]
-SUB_GROUP_SIZE = 1 << 26
-"""Elements of a rank's partitions that ZeRO-3 casts and steps at once: its passing copies are of this size."""
 KINDS: tuple[Kind, ...] = ("master", "exp_avg", "exp_avg_sq")
 _NOT_BROADCAST = "ds_optim_param"
 """Marks a parameter whose values rank 0 does not send to the others when the engine starts: every rank reads them itself."""
@@ -76,6 +75,7 @@ class ZeroEngine:
         trained = {name for names in groups.values() for name in names}
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name in trained)
+        num_elements = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
         self._allocate(host)
         self._named = dict(model.named_parameters())
         self._trained = {name: parameter for name, parameter in self._named.items() if name in trained}
@@ -87,8 +87,7 @@ class ZeroEngine:
             eps=adamw.eps,
             weight_decay=adamw.weight_decay,
         )
-        num_elements = sum(_num_elements(parameter) for parameter in self._trained.values())
-        settings = _settings(stage, adamw.max_grad_norm, num_elements, low_precision)
+        settings = deepspeed_settings(stage, adamw.max_grad_norm, num_elements, low_precision=low_precision)
         self._engine = self._deepspeed.initialize(model=host, optimizer=self._adamw, config=settings)[0]
         self._create_moments()
         for module in filter(None, (model, reference)):
@@ -254,20 +253,8 @@ class ZeroEngine:
         return unpadded(utils.safe_get_local_optimizer_state(parameter, kind), parameter.ds_numel)
 
     def _allocate(self, host: nn.Module) -> None:
-        """Give every parameter and buffer memory: this rank's partition at stage 3, all of it otherwise."""
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        first = next(host.parameters())
-        whole = first.new_empty(max(map(torch.numel, host.parameters())) if self._stage == 3 else 0, device=device)
-        for module in host.modules():
-            for name, buffer in list(module.named_buffers(recurse=False)):
-                setattr(module, name, torch.empty_like(buffer, device=device))
-            for name, parameter in list(module.named_parameters(recurse=False)):
-                room = (
-                    whole[: parameter.numel()].view(parameter.shape)
-                    if self._stage == 3
-                    else torch.empty_like(parameter, device=device)
-                )
-                setattr(module, name, nn.Parameter(room, parameter.requires_grad))
+        """Give every parameter and buffer room: this rank's partition at stage 3, all of it otherwise."""
+        place(host, torch.device("cuda" if torch.cuda.is_available() else "cpu"), in_turn=self._stage == 3)
         if self._stage == 3:
             self._deepspeed.zero.Init(module=host, mem_efficient_linear=False)
         else:
@@ -300,33 +287,6 @@ def _start(rank: Rank) -> Any:
         deepspeed.init_distributed(dist_backend="nccl" if on_gpu else "gloo", auto_mpi_discovery=False, verbose=False)
     assert (dist.get_rank(), dist.get_world_size()) == (rank.rank, rank.world_size)
     return deepspeed
-
-
-def _settings(stage: int, max_grad_norm: float, num_elements: int, low_precision: bool) -> dict[str, Any]:
-    """DeepSpeed's own configuration. Accumulation is marked by hand, so one accumulation step is what it is told."""
-    settings: dict[str, Any] = {
-        "train_micro_batch_size_per_gpu": 1,
-        "gradient_accumulation_steps": 1,
-        "gradient_clipping": max_grad_norm,
-        "zero_allow_untested_optimizer": True,
-        "zero_force_ds_cpu_optimizer": False,
-        "zero_optimization": {
-            "stage": stage,
-            "overlap_comm": False,
-            "contiguous_gradients": stage >= 2,
-            "reduce_bucket_size": min(500_000_000, num_elements),
-            "stage3_param_persistence_threshold": 0,
-            "sub_group_size": SUB_GROUP_SIZE,
-        },
-    }
-    if low_precision:
-        settings |= {"bf16": {"enabled": True}, "data_types": {"grad_accum_dtype": "fp32"}}
-    return settings
-
-
-def _num_elements(parameter: Any) -> int:
-    """Of the whole parameter, also where this rank holds a partition."""
-    return int(parameter.ds_numel if hasattr(parameter, "ds_numel") else parameter.numel())
 
 
 def _marking_last(items: Iterable[T]) -> Iterator[tuple[T, bool]]:

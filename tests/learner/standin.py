@@ -1,6 +1,6 @@
 """A two-expert stand-in for the policy, small enough to train in a second, and plain torch AdamW as the thing to agree with."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -50,10 +50,9 @@ class StandIn(nn.Module):
         return (velocity_SLC - x_SLC).square().sum() / 50
 
 
-def values_of(module: nn.Module) -> Flat:
-    """What a weights file of these parameters and buffers would give."""
-    flat = {name: value.detach().clone().flatten() for name, value in module.state_dict().items()}
-    return lambda name, start, stop: flat[name][start:stop]
+def flat_of(tensors: Mapping[str, Tensor]) -> Flat:
+    """What a weights file of these tensors would give."""
+    return lambda name, start, stop: tensors[name].flatten()[start:stop]
 
 
 def make_engine(
@@ -68,7 +67,7 @@ def make_engine(
     start = StandIn()
     model = StandIn().to(dtype).to("meta")
     groups = {name: model.groups()[name] for name in trains}
-    engine = ZeroEngine(model, groups, values_of(start), reference=reference, stage=stage, adamw=ADAMW, rank=rank)
+    engine = ZeroEngine(model, groups, flat_of(start.state_dict()), reference=reference, stage=stage, adamw=ADAMW, rank=rank)
     return model, engine
 
 

@@ -13,13 +13,14 @@ from torch.testing import assert_close
 from learner.batch import MiniBatch
 from learner.learner import START_FOLDER, Learner
 from learner.optimizer import Rank
-from learner.zero import KINDS, Kind, ZeroEngine
+from learner.zero import KINDS, Kind
 from tests.learner import two_ranks
-from tests.learner.standin import ADAMW, LEARNING_RATES, StandIn, deviations, micro_batches
+from tests.learner.standin import LEARNING_RATES, StandIn, deviations, flat_of, make_engine, micro_batches
 from tests.learner.test_sft import examples, parsed
 from tests.learner.test_zero import NORM_TOLERANCE, PARAMETER_TOLERANCE
 from tests.learner.tiny import VOCAB, make_config, make_learner, sample_step, save_tiny_model, whole
 from unigrpo.buckets import unpack
+from unigrpo.models.bagel.transformer import Layer
 
 pytestmark = pytest.mark.slow
 
@@ -50,20 +51,62 @@ def _everything(rank: Rank, folder: Path) -> dict[str, Any]:
         "parity": [(stage, *deviations(stage, rank, flow_first=first)) for stage in range(4) for first in (False, True)],
         "state": {stage: _state(stage, rank) for stage in SAVING_STAGES},
         "update": {stage: _uneven_update(stage, rank, folder) for stage in LEARNER_STAGES},
+        "reference": {stage: _reference(stage, rank) for stage in (2, 3)},
+        "recomputed": _recomputed(rank, folder),
+        "frozen": {stage: _frozen(stage, rank) for stage in (1, 3)},
     }
+
+
+def _reference(stage: int, rank: Rank) -> dict[str, Any]:
+    """What the reference answers, and the elements of it that this rank holds afterwards."""
+    reference = StandIn().to("meta")
+    model, engine = make_engine(stage, rank, reference=reference)
+    engine.update(micro_batches(model, 0, range(rank.rank, 4, rank.world_size), flow_first=False), LEARNING_RATES)
+    hidden = engine.compute(lambda: reference.hidden(torch.arange(12).view(2, 6)))
+    held = [each for parameter in reference.parameters() for each in (parameter, getattr(parameter, "ds_tensor", None))]
+    return {"hidden": hidden.tolist(), "held": sum(each.numel() for each in held if each is not None)}
+
+
+def _recomputed(rank: Rank, folder: Path) -> dict[str, Any]:
+    """First moments, a tenth of the gradient, with and without recomputed layers; and how often a layer ran."""
+    moments, calls = [], []
+    for recomputes in (False, True):
+        config = make_config(
+            folder / "model",
+            folder / "recomputed",
+            learner__zero_stage=3,
+            learner__num_ranks=2,
+            learner__activation_checkpointing=recomputes,
+        )
+        samples = sample_step(config, 0, ADVANTAGES)[rank.rank :: 2]
+        learner = make_learner(config, rank)
+        with patch.object(Layer, "forward", autospec=True, side_effect=Layer.forward) as forward:
+            learner.update(0, [MiniBatch(samples=tuple(samples), global_count=len(ADVANTAGES))])
+        moments.append({name: value.clone() for name, value in learner._engine.state("exp_avg")})
+        calls.append(forward.call_count)
+    assert_close(moments[1], moments[0], rtol=0, atol=0)
+    return {"calls": calls, "largest": max(float(value.abs().max()) for value in moments[0].values())}
+
+
+def _frozen(stage: int, rank: Rank) -> dict[str, Any]:
+    """Elements of moments that this rank holds when the generation expert alone is trained, and what has moved."""
+    model, engine = make_engine(stage, rank, trains=("generation",))
+    start = {name: value.clone() for name, value in engine.parameters()}
+    engine.update(micro_batches(model, 0, range(rank.rank, 4, rank.world_size), flow_first=False), LEARNING_RATES)
+    held = sum(state["exp_avg"].numel() for state in engine._adamw.state.values())
+    return {"held": held, "moved": [name for name, value in engine.parameters() if not torch.equal(value, start[name])]}
 
 
 def _state(stage: int, rank: Rank) -> State:
     """Masters and moments after two updates of the stand-in, having gone through a fresh engine."""
-    model = StandIn()
-    engine = ZeroEngine(model, model.groups(), stage=stage, adamw=ADAMW, rank=rank)
+    model, engine = make_engine(stage, rank)
     for step in range(2):
         losses = micro_batches(model, step, range(rank.rank, 4, rank.world_size), flow_first=False)
         engine.update(losses, LEARNING_RATES)
     saved = {kind: {name: value.clone() for name, value in engine.state(kind)} for kind in KINDS}
-    fresh = ZeroEngine(other := StandIn(), other.groups(), stage=stage, adamw=ADAMW, rank=rank)
+    _, fresh = make_engine(stage, rank)
     for kind in KINDS:
-        fresh.load_state(kind, saved[kind].__getitem__)
+        fresh.load(kind, flat_of(saved[kind]))
     return {kind: {name: value.tolist() for name, value in fresh.state(kind)} for kind in KINDS}
 
 
@@ -118,6 +161,31 @@ def test_uneven_shares_do_not_change_the_update(answers: list[dict[str, Any]], f
         got = {name: torch.tensor(value) for name, value in first[stage]["weights"].items()}
         assert_close(got, _published(learner), rtol=0, atol=2e-4)
         assert second[stage]["weights"] == {}, "rank 0 alone publishes"
+
+
+def test_the_reference_is_cut_up_like_the_policy(answers: list[dict[str, Any]]) -> None:
+    expected = StandIn().hidden(torch.arange(12).view(2, 6)).tolist()
+    whole_size = sum(parameter.numel() for parameter in StandIn().parameters())
+    for answer in answers:
+        assert answer["reference"]["2"] == {"hidden": expected, "held": whole_size}
+        assert answer["reference"]["3"]["hidden"] == expected
+        assert whole_size / 2 <= answer["reference"]["3"]["held"] <= whole_size / 2 + len(list(StandIn().parameters()))
+
+
+def test_recomputed_layers_give_the_same_gradient_to_the_bit(answers: list[dict[str, Any]]) -> None:
+    for answer in answers:
+        kept, again = answer["recomputed"]["calls"]
+        assert again > kept
+        assert answer["recomputed"]["largest"] > 1e-4
+
+
+def test_what_is_frozen_is_in_no_ranks_optimizer(answers: list[dict[str, Any]]) -> None:
+    names = StandIn().groups()["generation"]
+    num_elements = sum(StandIn().get_parameter(name).numel() for name in names)
+    for answer in answers:
+        for found in answer["frozen"].values():
+            assert found["moved"] == names
+            assert num_elements / 2 <= found["held"] <= num_elements / 2 + len(names)
 
 
 def _uneven_pieces(rank: Rank, folder: Path) -> dict[str, Any]:

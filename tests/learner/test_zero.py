@@ -6,9 +6,17 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from learner.optimizer import Rank
-from learner.partition import Flat
 from learner.zero import Kind, ZeroEngine
-from tests.learner.standin import LEARNING_RATES, StandIn, deviations, make_engine, micro_batches, plain_adamw
+from tests.learner.standin import (
+    ADAMW,
+    LEARNING_RATES,
+    StandIn,
+    deviations,
+    flat_of,
+    make_engine,
+    micro_batches,
+    plain_adamw,
+)
 
 PARAMETER_TOLERANCE = {0: 1e-5, 1: 1e-5, 2: 1e-5, 3: 2e-4}
 NORM_TOLERANCE = 1e-5
@@ -17,10 +25,6 @@ KINDS: tuple[Kind, ...] = ("master", "exp_avg", "exp_avg_sq")
 
 def snapshot(engine: ZeroEngine) -> dict[Kind, dict[str, Tensor]]:
     return {kind: {name: value.clone() for name, value in engine.state(kind)} for kind in KINDS}
-
-
-def flat_of(tensors: dict[str, Tensor]) -> Flat:
-    return lambda name, start, stop: tensors[name].flatten()[start:stop]
 
 
 def train(model: StandIn, engine: ZeroEngine, steps: range, rank: Rank) -> None:
@@ -115,3 +119,85 @@ def test_a_loss_that_is_not_finite_stops_with_the_parameters_untouched(stage: in
     with pytest.raises(FloatingPointError, match="update 1 has loss nan"):
         engine.update([*losses, lambda: losses[0]() * float("nan")], LEARNING_RATES)
     assert_close(snapshot(engine), before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("trains", [("text",), ("generation",)])
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_what_is_frozen_has_no_state_and_stays_bit_equal(stage: int, trains: tuple[str, ...], rank: Rank) -> None:
+    model, engine = make_engine(stage, rank, trains=trains)
+    start = {name: value.clone() for name, value in engine.parameters()}
+    names = StandIn().groups()[trains[0]]
+    for step in range(2):
+        stats = engine.update(micro_batches(model, step, range(4), flow_first=False), LEARNING_RATES)
+        assert list(stats.grad_norms) == list(trains)
+    assert sorted(engine.trained) == sorted(names)
+    for kinds in snapshot(engine).values():
+        assert sorted(kinds) == sorted(names)
+    num_elements = sum(StandIn().get_parameter(name).numel() for name in names)
+    held = sum(state["exp_avg"].numel() for state in engine._adamw.state.values())
+    assert num_elements <= held <= num_elements + 8, "padding aside, moments are the trained parameters' alone"
+    for name, value in engine.parameters():
+        assert torch.equal(value, start[name]) == (name not in names)
+    assert all(parameter.grad is None for name, parameter in model.named_parameters() if name not in names)
+
+
+@pytest.mark.parametrize("trains", [("text",), ("generation",)])
+def test_training_a_part_is_what_plain_adamw_does_with_that_part(trains: tuple[str, ...], rank: Rank) -> None:
+    expected = StandIn()
+    names = expected.groups()[trains[0]]
+    for name, parameter in expected.named_parameters():
+        parameter.requires_grad_(name in names)
+    trained = [parameter for parameter in expected.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-3, eps=ADAMW.eps, weight_decay=ADAMW.weight_decay)
+    for loss in micro_batches(expected, 0, range(4), flow_first=False):
+        if (value := loss()).requires_grad:
+            value.backward()
+    torch.nn.utils.clip_grad_norm_(trained, ADAMW.max_grad_norm)
+    optimizer.step()
+    for stage in range(4):
+        model, engine = make_engine(stage, rank, trains=trains)
+        engine.update(micro_batches(model, 0, range(4), flow_first=False), LEARNING_RATES)
+        for name, value in engine.parameters():
+            assert_close(value, expected.get_parameter(name).detach(), rtol=0, atol=PARAMETER_TOLERANCE[stage])
+
+
+def test_an_update_that_ends_with_a_loss_of_nothing_trained_is_refused(rank: Rank) -> None:
+    model, engine = make_engine(1, rank, trains=("generation",))
+    with pytest.raises(AssertionError, match="the last micro-batch of an update reaches no trained parameter"):
+        engine.update(micro_batches(model, 0, range(2), flow_first=True), LEARNING_RATES)
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_masters_have_the_precision_of_the_file_under_bfloat16(stage: int, rank: Rank) -> None:
+    _, engine = make_engine(stage, rank, dtype=torch.bfloat16)
+    start = {name: parameter.detach() for name, parameter in StandIn().named_parameters()}
+    assert_close(dict(engine.state("master")), start, rtol=0, atol=0)
+    for name, value in engine.parameters():
+        assert_close(value, start[name].bfloat16(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_the_reference_answers_through_the_engine_and_never_moves(stage: int, rank: Rank) -> None:
+    reference = StandIn().to("meta")
+    model, engine = make_engine(stage, rank, reference=reference)
+    ids = torch.arange(12).view(2, 6)
+    expected = StandIn().hidden(ids)
+    for step in range(2):
+        assert_close(engine.compute(lambda: reference.hidden(ids)), expected, rtol=0, atol=0)
+        train(model, engine, range(step, step + 1), rank)
+    assert not torch.equal(engine.compute(lambda: model.hidden(ids)), expected)
+    assert not any(name.startswith("reference") for name, _ in engine.parameters())
+
+
+def test_buffers_are_filled_too(rank: Rank) -> None:
+    class Shifted(StandIn):
+        shift: Tensor
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("shift", torch.arange(6.0).view(2, 3))
+
+    for stage in (1, 3):
+        model = Shifted().to("meta")
+        ZeroEngine(model, model.groups(), flat_of(Shifted().state_dict()), stage=stage, adamw=ADAMW, rank=rank)
+        assert torch.equal(model.shift, torch.arange(6.0).view(2, 3))
