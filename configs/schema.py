@@ -45,7 +45,8 @@ class ShapesPrompts(Section):
 class FilePrompts(Section):
     kind: Literal["file"] = "file"
     path: AbsolutePath | None = None
-    """JSONL in GenEval's metadata format, one prompt a line; null is still to be given."""
+    """JSONL in GenEval's metadata format, one prompt a line; `picture`, a path from this file's folder, is what a line edits.
+    null is still to be given."""
 
 
 class ExamPrompts(Section):
