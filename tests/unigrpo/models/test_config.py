@@ -42,6 +42,14 @@ def test_the_released_files(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "vit_config.json").read_text()).items() >= VIT.items()
 
 
+def test_a_tower_may_have_more_places_than_its_pictures_use(tmp_path: Path) -> None:
+    SEEING.save(tmp_path)
+    edit(tmp_path / "vit_config.json", image_size=56)
+    vision = BagelConfig.from_folder(tmp_path).vision
+    assert vision is not None
+    assert (vision.image_size, vision.max_patches_per_side) == (56, 3)
+
+
 def test_the_rope_base_where_newer_transformers_write_it(tmp_path: Path) -> None:
     CONFIG.save(tmp_path)
     edit(tmp_path / "llm_config.json", rope_theta=None, rope_parameters={"rope_type": "default", "rope_theta": 1e4})
@@ -96,7 +104,7 @@ def test_a_table_that_is_not_square_is_refused(tmp_path: Path) -> None:
         ("llm_config.json", {"use_sliding_window": True}, r"use_sliding_window is true in .*every BAGEL has false there"),
         ("vit_config.json", {"hidden_act": "quick_gelu"}, r'hidden_act is "quick_gelu" in .*vit_config.json'),
         ("vit_config.json", {"num_attention_heads": 3}, r"hidden_size is 16 in .*, which 3 heads cannot share"),
-        ("vit_config.json", {"image_size": 56}, r"vit_max_num_patch_per_side is 3 in .*make 4; use the files of one"),
+        ("vit_config.json", {"image_size": 28}, r"vit_max_num_patch_per_side is 3 in .*make 2; use the files of one"),
         ("config.json", {"connector_act": "relu"}, r'connector_act is "relu" in .*config.json'),
         ("config.json", {"interpolate_pos": True}, r"interpolate_pos is true in .*config.json"),
         ("llm_config.json", {"attention_bias_qkv": 1}, r"attention_bias_qkv is 1 in .*true or false"),

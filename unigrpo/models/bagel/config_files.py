@@ -108,9 +108,9 @@ def _vision(vit: Section, root: Section) -> VisionConfig:
         )
     image_size, patch_size = vit.size("image_size"), vit.size("patch_size")
     side = image_size // patch_size
-    if (given := root.size("vit_max_num_patch_per_side", side)) != side:
+    if (stride := root.size("vit_max_num_patch_per_side", side)) > side:
         raise ValueError(
-            f"vit_max_num_patch_per_side is {given} in {root.place}, but image_size {image_size} and patch_size {patch_size} "
+            f"vit_max_num_patch_per_side is {stride} in {root.place}, but image_size {image_size} and patch_size {patch_size} "
             f"in {vit.place} make {side}; use the files of one checkpoint"
         )
     return VisionConfig(
@@ -122,7 +122,7 @@ def _vision(vit: Section, root: Section) -> VisionConfig:
         image_size=image_size,
         num_channels=vit.size("num_channels", 3),
         layer_norm_eps=vit.number("layer_norm_eps", 1e-6),
-        max_patches_per_side=side,
+        max_patches_per_side=stride,
     )
 
 
