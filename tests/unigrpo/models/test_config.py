@@ -127,6 +127,9 @@ def test_a_missing_folder_or_file_is_named(tmp_path: Path) -> None:
         BagelConfig.from_folder(tmp_path / "nowhere")
     with pytest.raises(ValueError, match=r"config.json is missing"):
         BagelConfig.from_folder(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"llm_config.json is missing; a BAGEL checkpoint folder holds it, or llm_config in"):
+        BagelConfig.from_folder(tmp_path)
     (tmp_path / "config.json").write_text('{"latent')
     with pytest.raises(ValueError, match=r"config.json is not valid JSON"):
         BagelConfig.from_folder(tmp_path)

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from unigrpo.models.bagel.autoencoder import AutoEncoder
@@ -175,7 +174,7 @@ def replacing(folder: Path) -> Iterator[Path]:
             os.replace(folder, previous)
         os.replace(beside, folder)
         _flush(folder.parent)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         raise OSError(
             f"{folder} could not be saved ({error}); what was there before is untouched. Free some space or give another path"
         ) from error

@@ -144,12 +144,12 @@ class BagelConfig:
         }
         files = {LLM_FILE: self.llm_dict(), ROOT_FILE: root}
         if self.vision is not None:
-            root |= {
+            files[VIT_FILE] = _vit_dict(self.vision)
+            files[ROOT_FILE] = root | {
                 "vit_max_num_patch_per_side": self.vision.max_patches_per_side,
                 "connector_act": GELU,
                 "interpolate_pos": False,
             }
-            files[VIT_FILE] = _vit_dict(self.vision)
         for name, content in files.items():
             (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 

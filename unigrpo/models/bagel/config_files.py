@@ -53,7 +53,11 @@ def _policies(folder: Path) -> list[Path]:
 
 def _part(path: Path, root: Section) -> Section:
     """A file of its own, or the section of config.json that is called as it."""
-    return Section(read_json(path), str(path)) if path.is_file() else root.section(path.stem)
+    if path.is_file():
+        return Section(read_json(path), str(path))
+    if path.stem not in root.values:
+        raise ValueError(f"{path} is missing; a BAGEL checkpoint folder holds it, or {path.stem} in its {ROOT_FILE}")
+    return root.section(path.stem)
 
 
 def _require(section: Section, fixed: Mapping[str, Any]) -> None:
