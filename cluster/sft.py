@@ -27,7 +27,7 @@ from configs.sft import NewStart
 from learner.batch import MiniBatch, SftExample
 from unigrpo.models.bagel.autoencoder import AutoEncoder
 from unigrpo.models.bagel.checkpoint import AUTOENCODER_FILE, load_weights
-from unigrpo.models.bagel.config import BagelConfig
+from unigrpo.models.bagel.config import AutoEncoderConfig, BagelConfig
 from unigrpo.shapes.autoencoder_training import Progress
 from unigrpo.shapes.start import make_start
 from unigrpo.tokenizer import load_tokenizer
@@ -43,18 +43,18 @@ def run_sft(config: SftConfig) -> None:
         start = start_folder(config)
         if isinstance(config.start, NewStart) and not start.exists():
             _make_start(start, config.start, config.seed, view)
-        material = Material(
-            model=BagelConfig.from_folder(start),
-            autoencoder=load_autoencoder(start),
-            tokenizer=load_tokenizer(start),
-            lines=lines,
-        )
+        model = BagelConfig.from_folder(start)
+        autoencoder = load_autoencoder(start, model.vae)
+        material = Material(model=model, autoencoder=autoencoder, tokenizer=load_tokenizer(start), lines=lines)
         view.say("starting Ray and the learner")
         connect(config.cluster)
         workers = actors.start([actors.learner_role(config)], config.cluster)
         view.say(f"learner: {actors.join_ranks(workers['learner'], config.cluster)}")
         fine_tune(config, LearnerGroup(workers["learner"], timeout=config.cluster.call_timeout), material, view)
-        view.say(f"done: checkpoints are in {config.run_dir}/checkpoints; score one with `unigrpo evaluate {config.run_dir}`")
+        view.say(
+            f"done: checkpoints are in {config.run_dir}/checkpoints; score one with `unigrpo evaluate {config.run_dir}`, "
+            f"take it away with `unigrpo export {config.run_dir} --to FOLDER`"
+        )
 
 
 def fine_tune(config: SftConfig, learner: LearnerGroup, material: Material, view: View) -> None:
@@ -95,10 +95,13 @@ def shares_of(examples: list[SftExample], num_ranks: int) -> list[MiniBatch[SftE
     return [MiniBatch(samples=tuple(examples[i] for i in mine), global_count=len(examples)) for mine in places]
 
 
-def load_autoencoder(folder: Path) -> AutoEncoder:
-    """The frozen autoencoder of a checkpoint folder in float32, on the driver's GPU if it has one. Raises ValueError."""
+def load_autoencoder(folder: Path, sizes: AutoEncoderConfig) -> AutoEncoder:
+    """The frozen autoencoder of a checkpoint folder in float32, on the driver's GPU if it has one.
+
+    Raises ValueError for weights that are damaged or not of these sizes.
+    """
     with torch.device("meta"):
-        autoencoder = AutoEncoder(BagelConfig.from_folder(folder).vae)
+        autoencoder = AutoEncoder(sizes)
     autoencoder.to_empty(device="cpu")
     load_weights(autoencoder, folder / AUTOENCODER_FILE)
     return autoencoder.to("cuda" if torch.cuda.is_available() else "cpu").requires_grad_(False)

@@ -55,7 +55,7 @@ def dropped(dropout: ConditionDropout, *, seed: int, step: int, index: int) -> D
 def picture_rule(config: SftConfig, model: BagelConfig) -> ResizeRule:
     """The sizes that pictures are brought to: the model's own, or up to data.longest_side."""
     rule, longest = latent_rule(model), config.data.longest_side if isinstance(config.data, FileData) else None
-    return rule if longest is None else replace(rule, longest=longest, shortest=min(rule.shortest, longest))
+    return rule if longest is None else replace(rule, longest=longest)
 
 
 def shifted(t_K: Tensor, shift: float) -> Tensor:

@@ -28,7 +28,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Material:
     folder = tmp_path_factory.mktemp("sft")
     model = save_seeing_model(folder / "model")
     lines = read_sft_file(write_examples(folder))
-    return Material(model=SEEING, autoencoder=load_autoencoder(model), tokenizer=load_tokenizer(model), lines=lines)
+    return Material(model=SEEING, autoencoder=load_autoencoder(model, SEEING.vae), tokenizer=load_tokenizer(model), lines=lines)
 
 
 def config_of(**changes: Any) -> SftConfig:

@@ -112,6 +112,18 @@ def test_fine_tuning_of_a_users_data_leaves_two_paths_open_which_must_exist(tmp_
         check_files(given)
 
 
+def test_fine_tuning_of_bagel_is_the_reference_s() -> None:
+    config = load(Path("configs/bagel_sft.yaml"))
+    assert isinstance(config, SftConfig)
+    dropout, learner = config.dropout, config.learner
+    assert (dropout.text, dropout.latents, dropout.patches) == (0.1, 0.3, 0.3)
+    assert (config.noise_draws, config.timestep_shift, config.flow_weight) == (1, 1.0, 1.0)
+    assert learner.trains == ("text", "generation", "vision")
+    rates = (learner.text_learning_rate, learner.generation_learning_rate, learner.vision_learning_rate)
+    assert rates == (2e-5, 2e-5, 2e-5)
+    assert (learner.betas, learner.eps, learner.weight_decay, learner.max_grad_norm) == ((0.9, 0.95), 1e-15, 0.0, 1.0)
+
+
 def test_a_run_starts_from_what_it_is_given_or_from_what_it_makes(tmp_path: Path) -> None:
     made = load(Path("configs/shapes_sft.yaml"), [f"run_dir={tmp_path}"])
     assert isinstance(made, SftConfig)
