@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tests.unigrpo.models.fakes import random_model, said
 from tests.unigrpo.models.released import SEEING
 from tests.unigrpo.models.splits import clean, drawn, noised, packed_row, random_sample, seen, text
+from unigrpo.models.bagel import transformer
 from unigrpo.models.bagel.model import Bagel
 from unigrpo.models.bagel.packing import Gap, Noised, Packed, Split
 
@@ -188,10 +189,23 @@ def test_recomputed_layers_give_the_same_bits(dtype: torch.dtype) -> None:
     recomputed = answers_and_gradients(model, row)
     assert len(runs) == 3 * SEEING.num_layers
     assert all(torch.equal(one, other) for one, other in zip(kept, recomputed, strict=True))
+
+
+def test_nothing_is_kept_for_recomputing_without_gradients(seeing: Bagel, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[Any] = []
+
+    def checkpoint(layer: nn.Module, *args: Any, **_: Any) -> Any:
+        kept.append(layer)
+        return layer(*args)
+
+    monkeypatch.setattr(transformer, "checkpoint", checkpoint)
+    seeing.language_model.model.checkpoint_layers = True
+    row = packed_row([[text(4), noised((2, 2))]])
     with torch.no_grad():
-        hidden = model(row)
-    assert len(runs) == 4 * SEEING.num_layers
-    assert torch.equal(hidden.velocity_NC, kept[1])
+        seeing(row)
+    assert not kept
+    seeing(row)
+    assert len(kept) == SEEING.num_layers
 
 
 def test_half_precision_is_near_and_answers_in_float32() -> None:
