@@ -18,7 +18,7 @@ from unigrpo.models.bagel.config import WEIGHTS_FILE, BagelConfig
 from unigrpo.models.bagel.config_files import ROOT_FILE
 from unigrpo.models.bagel.model import text_expert_name
 from unigrpo.models.bagel.weights_file import WeightsFile, write_weights
-from unigrpo.tokenizer import TOKENIZER_FILES
+from unigrpo.tokenizer import TOKENIZER_FILES, Tokenizer
 
 TEXT_WEIGHTS = "model.safetensors"
 SILENT_SECONDS = 5.0
@@ -36,14 +36,17 @@ def run_export(subject: Path, to: Path, *, dtype: torch.dtype, text_expert: bool
     source, to = released_layout(checkpoint_of(subject)), to.absolute()
     if to.exists() and not (to.is_dir() and not any(to.iterdir())):
         raise ConfigError(f"--to {to} exists and is not an empty folder; give another, what is there is not overwritten")
-    config, _ = read_model(source, "export")
+    config, tokenizer = read_model(source, "export")
     try:
-        (export_text_expert if text_expert else export_policy)(source, to, config, dtype)
+        if text_expert:
+            export_text_expert(source, to, config, tokenizer, dtype)
+        else:
+            export_policy(source, to, config, dtype)
     except OSError as error:
         raise ConfigError(str(error)) from None
     size = sum(path.stat().st_size for path in to.iterdir())
     print(f"wrote the {'text expert' if text_expert else 'policy'} of {source} into {to}: {_name(dtype)}, {_gigabytes(size)}")
-    print(f"next: {f'vllm serve {to} --dtype {_name(dtype)}' if text_expert else _evaluation(subject, to)}")
+    print(f"next: {_serving(to, tokenizer, dtype) if text_expert else _evaluation(subject, to)}")
 
 
 def export_policy(source: Path, to: Path, config: BagelConfig, dtype: torch.dtype) -> None:
@@ -57,11 +60,12 @@ def export_policy(source: Path, to: Path, config: BagelConfig, dtype: torch.dtyp
         config.save(beside)
 
 
-def export_text_expert(source: Path, to: Path, config: BagelConfig, dtype: torch.dtype) -> None:
+def export_text_expert(source: Path, to: Path, config: BagelConfig, tokenizer: Tokenizer, dtype: torch.dtype) -> None:
     """Write what thinks in text as a Qwen2 folder: its parameters under Qwen2's names, its config, the tokenizer (BAGEL.md 14).
 
-    generation_config.json stays behind: the penalties in it would change what the policy was trained to say. Raises as
-    export_policy.
+    generation_config.json stays behind: the penalties in it would change what the policy was trained to say. So does a
+    tokenizer that is no byte-pair encoding, such as the shapes world's: transformers and vLLM would take it for Qwen2's and
+    cut words in another way, without a word of warning. Raises as export_policy.
     """
     with replacing(to) as beside, WeightsFile(source / WEIGHTS_FILE) as weights:
         names = {served: name for name in weights.shapes if (served := text_expert_name(name)) is not None}
@@ -73,7 +77,8 @@ def export_text_expert(source: Path, to: Path, config: BagelConfig, dtype: torch
         )
         content = config.llm_dict() | {"torch_dtype": _name(dtype)}
         (beside / ROOT_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        copy_files(source, beside, TOKENIZER_FILES)
+        if tokenizer.is_bpe:
+            copy_files(source, beside, TOKENIZER_FILES)
 
 
 def _told(tensor: Callable[[str], Tensor], shapes: Mapping[str, tuple[int, ...]]) -> Callable[[str], Tensor]:
@@ -96,6 +101,11 @@ def _evaluation(subject: Path, to: Path) -> str:
     own = (subject.parent.parent if subject.parent.name == CHECKPOINTS else subject) / "config.yaml"
     by = f" --config {own}" if own.is_file() and isinstance(load(own), TrainConfig) else ""
     return f"unigrpo evaluate {to}{by}"
+
+
+def _serving(to: Path, tokenizer: Tokenizer, dtype: torch.dtype) -> str:
+    """The command that serves a text expert: by token ids alone where its tokenizer stayed behind."""
+    return f"vllm serve {to} --dtype {_name(dtype)}" + ("" if tokenizer.is_bpe else " --skip-tokenizer-init")
 
 
 def _name(dtype: torch.dtype) -> str:

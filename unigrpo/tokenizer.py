@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tokenizers import Tokenizer as HuggingFaceTokenizer
+from tokenizers.models import BPE
 
 TOKENIZER_FILE = "tokenizer.json"
 VOCABULARY_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json")
@@ -32,6 +33,11 @@ class Tokenizer:
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of token ids, special tokens left out."""
         return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=True))
+
+    @property
+    def is_bpe(self) -> bool:
+        """Whether it is a byte-pair encoding, as the released model's."""
+        return isinstance(self._tokenizer.model, BPE)
 
     def id_of(self, token: str) -> int | None:
         """The id of one token by its text; None where the vocabulary does not have it."""

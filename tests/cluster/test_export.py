@@ -117,6 +117,14 @@ def test_the_text_expert_is_a_qwen2_folder(run: Path, policy: Path, tmp_path: Pa
     }
 
 
+def test_a_tokenizer_that_vllm_would_misread_stays_behind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The bundled one is word-level; in a folder of Qwen2's kind transformers reads every tokenizer as Qwen2's."""
+    to = tmp_path / "text"
+    assert cli.main(["export", "bundled:shapes", "--to", str(to), "--text-expert"]) == 0
+    assert {path.name for path in to.iterdir()} == {"config.json", "model.safetensors"}
+    assert capsys.readouterr().out.endswith(f"next: vllm serve {to} --dtype bfloat16 --skip-tokenizer-init\n")
+
+
 def cut(policy: Path) -> None:
     weights = policy / "ema.safetensors"
     weights.write_bytes(weights.read_bytes()[:-10])
