@@ -47,9 +47,10 @@ def markers_through_generation(patch: pytest.MonkeyPatch, _: Bagel) -> None:
         first = len(packed.ids_U) + len(packed.patches_VC)
         beside = [pair for tokens in packed.tokens for pair in pairwise(tokens) if (pair[0] < first) != (pair[1] < first)]
         markers[:] = sorted(min(pair) for pair in beside)
-        answer = run(self, packed, attends)
-        markers[:] = [0, 1]
-        return answer
+        try:
+            return run(self, packed, attends)
+        finally:
+            markers[:] = [0, 1]
 
     def moving(self: Transformer, und: Tensor, gen: Tensor | None, position: Tensor, attends: Sequence[Any]) -> Any:
         if gen is None:
