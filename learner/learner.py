@@ -5,13 +5,12 @@ most are collective.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from configs.load import model_folder
+from configs.load import start_folder
 from configs.schema import SftConfig, TrainConfig
 from learner.batch import MiniBatch
 from learner.checkpoint import (
@@ -35,21 +34,19 @@ from unigrpo.models.bagel.attention import kernel_name
 from unigrpo.models.bagel.model import Bagel
 
 OBJECTIVES: dict[str, type[UniGrpoUpdate] | type[SftUpdate]] = {"train": UniGrpoUpdate, "sft": SftUpdate}
-START_FOLDER = "start"
-"""Where in its run_dir a fine-tuning run keeps the checkpoint it starts from."""
 
 
 class Learner:
     """Learns on one rank of `world_size`; rank 0, at master_addr and master_port, waits for the others."""
 
     def __init__(self, config: TrainConfig | SftConfig, rank: int, world_size: int, master_addr: str, master_port: int) -> None:
-        """Build everything from the start checkpoint: model.path, or run_dir/start for fine-tuning.
+        """Build everything from the checkpoint that the run starts from.
 
         Raises ValueError when that is not whole, cannot paint the size asked for, or lacks what is to be trained.
         """
         torch.set_num_threads(config.learner.placement.num_threads)
         self._config, self._rank = config, rank
-        self._start = Start(_start_folder(config))
+        self._start = Start(start_folder(config))
         dtype = getattr(torch, config.learner.dtype)
         self._reference_hash = self._start.hash(dtype)
         model = self._start.model(dtype)
@@ -171,10 +168,3 @@ def parameter_groups(model: Bagel, trains: Sequence[str]) -> dict[str, list[str]
                 f"Leave {group} out, or give a model.path with them"
             )
     return groups
-
-
-def _start_folder(config: TrainConfig | SftConfig) -> Path:
-    if isinstance(config, SftConfig):
-        return config.run_dir / START_FOLDER
-    assert config.model.path is not None, "checked before anything starts"
-    return model_folder(config.model.path)

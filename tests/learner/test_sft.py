@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from configs.load import parse
+from configs.load import START_FOLDER, parse
 from configs.schema import SftConfig
 from learner.batch import MiniBatch, SftExample
-from learner.learner import START_FOLDER, Learner
+from learner.learner import Learner
 from learner.optimizer import Rank
 from tests.learner.tiny import save_tiny_model
 from unigrpo.layout import segments_to_ids
