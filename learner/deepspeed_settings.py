@@ -2,8 +2,8 @@
 
 from typing import Any
 
-ELEMENTS_AT_ONCE = 1 << 26
-"""Elements that ZeRO-3 casts and steps at once, and that stages 1 and 2 gather: their passing copies are of this size."""
+SUB_GROUP_SIZE = 1 << 25
+"""Elements of a rank's partitions that ZeRO-3 casts and steps at once: its passing copies are of this size."""
 
 
 def deepspeed_settings(stage: int, max_grad_norm: float, num_elements: int, *, low_precision: bool) -> dict[str, Any]:
@@ -20,8 +20,7 @@ def deepspeed_settings(stage: int, max_grad_norm: float, num_elements: int, *, l
             "contiguous_gradients": stage >= 2,
             "reduce_bucket_size": min(500_000_000, num_elements),
             "stage3_param_persistence_threshold": 0,
-            "sub_group_size": ELEMENTS_AT_ONCE,
-            "allgather_bucket_size": ELEMENTS_AT_ONCE,
+            "sub_group_size": SUB_GROUP_SIZE,
         },
     }
     if low_precision:

@@ -159,11 +159,8 @@ class ZeroEngine:
         """Take over masters or moments of what is trained, each rank its own part; the compute copy follows its master."""
         for name, parameter in self._trained.items():
             self._part(parameter, kind).fill(name, values)
-        if kind == "master" and self._stage == 3:
-            for parameter in self._trained.values():
-                compute_part(parameter).values.copy_(self._part(parameter, kind).values)
-        elif kind == "master" and not self._is_plain:
-            self._engine.optimizer.update_lp_params()
+            if kind == "master" and not self._is_plain:
+                compute_part(parameter).fill(name, values)
 
     def total(self, values: Sequence[float]) -> list[float]:
         """Each value summed over ranks."""

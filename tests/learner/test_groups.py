@@ -14,7 +14,8 @@ from learner.learner import Learner, parameter_groups
 from learner.optimizer import Rank
 from learner.zero import KINDS
 from tests.learner.tiny import make_config, make_learner, sample_step, save_tiny_model, whole
-from tests.unigrpo.models.fakes import CONFIG, SIGHTED
+from tests.unigrpo.models.fakes import CONFIG
+from tests.unigrpo.models.released import SEEING
 from unigrpo.models.bagel.checkpoint import load_model, save_model
 from unigrpo.models.bagel.model import Bagel
 
@@ -32,7 +33,7 @@ def seeing(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("seeing") / "start"
     loaded = load_model(model)
     torch.manual_seed(1)
-    config = replace(loaded.config, vision=SIGHTED.vision)
+    config = replace(loaded.config, vision=SEEING.vision)
     save_model(folder, Bagel(config).state_dict(), loaded.autoencoder, config, tokenizer_path=None)
     (folder / "vocab.json").write_text("{}")
     return folder
@@ -89,7 +90,7 @@ def test_recomputing_layers_may_change_when_a_run_is_resumed(model: Path, tmp_pa
 
 
 def test_groups_share_out_the_parameters() -> None:
-    for config, groups in ((SIGHTED, ("text", "generation", "vision")), (CONFIG, ("text", "generation"))):
+    for config, groups in ((SEEING, ("text", "generation", "vision")), (CONFIG, ("text", "generation"))):
         bagel = Bagel(config)
         names = [name for group in parameter_groups(bagel, groups).values() for name in group]
         assert sorted(names) == sorted(name for name, _ in bagel.named_parameters())

@@ -8,14 +8,15 @@ from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 from learner.start import Start
-from tests.unigrpo.models.fakes import SIGHTED, random_autoencoder, random_model
+from tests.unigrpo.models.fakes import random_autoencoder, random_model
+from tests.unigrpo.models.released import SEEING
 from unigrpo.models.bagel.checkpoint import POSITION_TABLES, load_model, policy_hash, save_model
 from unigrpo.models.bagel.config import WEIGHTS_FILE
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    save_model(tmp_path, random_model(torch.float32, SIGHTED).state_dict(), random_autoencoder(), SIGHTED, tokenizer_path=None)
+    save_model(tmp_path, random_model(torch.float32, SEEING).state_dict(), random_autoencoder(), SEEING, tokenizer_path=None)
     return tmp_path
 
 

@@ -10,12 +10,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.testing import assert_close
 
+from configs.load import START_FOLDER
 from learner.batch import MiniBatch
-from learner.learner import START_FOLDER, Learner
+from learner.learner import Learner
 from learner.optimizer import Rank
 from learner.zero import KINDS, Kind
 from tests.learner import two_ranks
 from tests.learner.standin import LEARNING_RATES, StandIn, deviations, flat_of, make_engine, micro_batches
+from tests.learner.test_checkpoint import files_up_to
 from tests.learner.test_sft import examples, parsed
 from tests.learner.test_zero import NORM_TOLERANCE, PARAMETER_TOLERANCE
 from tests.learner.tiny import VOCAB, make_config, make_learner, sample_step, save_tiny_model, whole
@@ -54,6 +56,7 @@ def _everything(rank: Rank, folder: Path) -> dict[str, Any]:
         "reference": {stage: _reference(stage, rank) for stage in (2, 3)},
         "recomputed": _recomputed(rank, folder),
         "frozen": {stage: _frozen(stage, rank) for stage in (1, 3)},
+        "full disk": _full_disk(rank, folder),
     }
 
 
@@ -161,6 +164,30 @@ def test_uneven_shares_do_not_change_the_update(answers: list[dict[str, Any]], f
         got = {name: torch.tensor(value) for name, value in first[stage]["weights"].items()}
         assert_close(got, _published(learner), rtol=0, atol=2e-4)
         assert second[stage]["weights"] == {}, "rank 0 alone publishes"
+
+
+def _full_disk(rank: Rank, folder: Path) -> list[str | None]:
+    """What came of three checkpoints, the disk of rank 0 being full during the second."""
+    config = make_config(folder / "model", folder / "full", learner__zero_stage=3, learner__num_ranks=2)
+    learner = make_learner(config, rank)
+    outcomes: list[str | None] = []
+    for step, num_bytes in ((1, 1 << 30), (2, 20_000), (3, 1 << 30)):
+        outcome = None
+        with files_up_to(num_bytes):
+            try:
+                learner.save(step)
+            except OSError as error:
+                outcome = str(error)
+        outcomes.append(outcome)
+    return outcomes
+
+
+def test_a_full_disk_on_rank_0_holds_up_nobody(answers: list[dict[str, Any]], folder: Path) -> None:
+    first, second = (answer["full disk"] for answer in answers)
+    assert first[0] is None is first[2]
+    assert "step-000002 could not be saved" in first[1]
+    assert second == [None, None, None]
+    assert (folder / "full" / "checkpoints" / "step-000003" / "manifest.json").is_file()
 
 
 def test_the_reference_is_cut_up_like_the_policy(answers: list[dict[str, Any]]) -> None:
