@@ -25,8 +25,8 @@ CONFIG = replace(MIDDLE, hidden_size=512, intermediate_size=2048, num_layers=4, 
 SAMPLES = 16
 MEDIAN, SIGMA = 128, 0.6
 """Of the lognormal lengths of texts, in tokens."""
-GRIDS = ((8, 8), (8, 12), (12, 8), (12, 12))
-"""Latent tokens of noised pictures: 128 to 192 pixels a side at the released size of a token."""
+GRIDS = ((4, 8), (6, 6), (8, 4), (8, 8))
+"""Latent tokens of noised pictures: 64 to 128 pixels a side at the released size of a token."""
 TURNS = 5
 
 

@@ -16,7 +16,18 @@ sys.path.insert(0, str(ROOT))  # `python benchmarks/run.py` puts this folder the
 
 from benchmarks.harness import RESULTS, read, show  # noqa: E402
 
-MEASUREMENTS = ("painting", "thoughts", "learner_step", "idle", "publication", "rewards", "reward_service")
+MEASUREMENTS = (
+    "velocity",
+    "packing",
+    "checkpoint_io",
+    "painting",
+    "thoughts",
+    "learner_step",
+    "idle",
+    "publication",
+    "rewards",
+    "reward_service",
+)
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
