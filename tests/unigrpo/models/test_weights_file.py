@@ -1,7 +1,9 @@
 import math
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
 from safetensors import safe_open
@@ -53,6 +55,20 @@ def test_tensors_are_asked_for_one_by_one_in_their_order_but_wider_first(tmp_pat
 
     write(tmp_path / "x.safetensors", TENSORS, tensor)
     assert asked == ["wide", "table", "number", "none", "narrow", "half"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_tensor_is_gone_when_the_next_is_asked_for(tmp_path: Path, dtype: torch.dtype) -> None:
+    given: list[weakref.ref[numpy.ndarray]] = []
+
+    def tensor(name: str) -> Tensor:
+        assert all(each() is None for each in given)
+        array = numpy.ones(3, numpy.float32)
+        given.append(weakref.ref(array))
+        return torch.from_numpy(array)
+
+    write_weights(tmp_path / "x.safetensors", [(name, (3,), dtype) for name in "abc"], tensor)
+    assert len(given) == 3
 
 
 def test_tensors_are_cast_to_what_was_announced(tmp_path: Path) -> None:

@@ -86,12 +86,16 @@ def write_weights(path: Path, entries: Iterable[Entry], tensor: Callable[[str], 
         raise ValueError(f"{', '.join(twice)} would be twice in {path}; give every tensor one name")
     with path.open("wb") as file:
         file.write(_header(ordered))
-        for name, shape, dtype in ordered:
-            value = tensor(name)
-            if tuple(value.shape) != shape:
-                raise ValueError(f"{name} is {list(value.shape)}, but {list(shape)} was announced in {path}")
-            value = value.detach().to("cpu", dtype).contiguous()
-            file.write(value.view(-1).view(torch.uint8).numpy().data)
+        for entry in ordered:
+            file.write(_content(entry, tensor(entry[0]), path))
+
+
+def _content(entry: Entry, value: Tensor, path: Path) -> memoryview:
+    """The bytes of a tensor; it lives no longer than they do, so that the next one finds its memory free."""
+    name, shape, dtype = entry
+    if tuple(value.shape) != shape:
+        raise ValueError(f"{name} is {list(value.shape)}, but {list(shape)} was announced in {path}")
+    return value.detach().to("cpu", dtype).contiguous().view(-1).view(torch.uint8).numpy().data
 
 
 def _header(entries: Iterable[Entry]) -> bytes:
