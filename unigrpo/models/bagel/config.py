@@ -71,9 +71,12 @@ class BagelConfig:
         for name, size, multiple in (("head_dim", self.head_dim, 2), ("hidden_size", self.hidden_size, 4)):
             if size % multiple:
                 raise ValueError(f"{name} is {size}; RoPE and the position tables need a multiple of {multiple}")
-        for name in SPECIAL_TOKENS:
+        for name, (text, _) in SPECIAL_TOKENS.items():
             if not 0 <= getattr(self, name) < self.vocab_size:
-                raise ValueError(f"{name} is {getattr(self, name)}; the vocabulary has {self.vocab_size} ids")
+                raise ValueError(
+                    f"{name} ({text}) is {getattr(self, name)}, but vocab_size is {self.vocab_size}; set special_tokens in "
+                    f"{ROOT_FILE} to the tokenizer's ids"
+                )
 
     @property
     def latent_channels(self) -> int:
@@ -107,7 +110,10 @@ class BagelConfig:
         fields = read_fields(folder)
         if (side := _latent_table_side(folder / WEIGHTS_FILE)) is not None:
             fields["max_latent_size"] = side
-        return cls(**fields)
+        try:
+            return cls(**fields)
+        except ValueError as error:
+            raise ValueError(f"{folder}: {error}") from None
 
     def llm_dict(self) -> dict[str, Any]:
         """The text expert as a Hugging Face Qwen2 config with qk_norm: llm_config.json, and what vLLM serves it from."""
