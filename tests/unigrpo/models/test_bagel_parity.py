@@ -187,12 +187,13 @@ def guidance(setup: Setup) -> Outputs:
     case = setup.cases["cfg"]
     contexts = [setup.context(case[name]) for name in ("cond", "cfg_text", "cfg_img")]
     v_cond, v_text, v_img = (velocity(setup, case, context) for context in contexts)
-    guided = {combo["key"]: guide(v_cond[None], v_text[None], v_img[None], combo)[0] for combo in case["combos"]}
+    guided = {combo["key"]: guide([v_cond[None], v_text[None], v_img[None]], combo)[0] for combo in case["combos"]}
     return {"cfg/v_cond": v_cond, "cfg/v_text": v_text, "cfg/v_img": v_img, **guided}
 
 
-def guide(v_cond: Tensor, v_text: Tensor, v_img: Tensor, case: Mapping[str, Any]) -> Tensor:
+def guide(velocities: Sequence[Tensor], case: Mapping[str, Any]) -> Tensor:
     """The cases spell the two renormalisation keys in two ways."""
+    v_cond, v_text, v_img = velocities
     return guided_velocity(
         v_cond,
         v_text,
@@ -226,7 +227,7 @@ def trajectory(
         guided = "cfg_text_scale" in case and is_guided(t, case["cfg_interval"])
         used = contexts if guided else contexts[:1]
         velocities = [setup.model.velocity(x_SLC, torch.tensor([t], dtype=torch.float64), context, grid_hw) for context in used]
-        v.append((guide(*velocities, case) if guided else velocities[0])[0])
+        v.append((guide(velocities, case) if guided else velocities[0])[0])
         return v[-1][None]
 
     grid = time_grid(case["num_timesteps"], case["timestep_shift"])
@@ -276,8 +277,8 @@ def vit(setup: Setup) -> Outputs:
 
 def understanding(setup: Setup) -> Outputs:
     prompt = setup.text("prompt")
-    one = [setup.seen("vit/image.0"), prompt]
-    two = [setup.text("prompt2"), setup.seen("vit/image.0"), setup.seen("vit/image.1"), prompt]
+    one: list[Split] = [setup.seen("vit/image.0"), prompt]
+    two: list[Split] = [setup.text("prompt2"), setup.seen("vit/image.0"), setup.seen("vit/image.1"), prompt]
     case = setup.cases["und.two"]
     before = setup.model.read([two[:-1]])
     assert [before.k[0].shape[2], int(before.position_S)] == [*case["kv_len_before_text"], *case["rope_before_text"]]
@@ -301,7 +302,8 @@ def edit(setup: Setup) -> Outputs:
     grid_hw = config.grid_hw(*case["size_hw"])
     latent = setup.autoencoder.encode(setup.input("edit/vae_image")[None], setup.input("edit/vae_eps"))
     clean = Clean(to_tokens(latent, config.latent_patch_size)[0], grid_hw)
-    pictures, prompt = [clean, setup.seen("edit/vit_image")], setup.text("prompt")
+    pictures: list[Split] = [clean, setup.seen("edit/vit_image")]
+    prompt = setup.text("prompt")
     contexts = [setup.model.read([splits]) for splits in ([*pictures, prompt], pictures, [prompt])]
     assert [contexts[1].k[0].shape[2], int(contexts[1].position_S)] == [*case["kv_after_images"], *case["rope_after_images"]]
     assert [contexts[0].k[0].shape[2], int(contexts[0].position_S)] == [*case["kv_after_text"], *case["rope_after_text"]]
@@ -468,9 +470,10 @@ def test_every_gradient_of_the_packed_loss_is_the_reference(golden_folder: Path)
         assert own.keys() == golden.keys()
         whole = sum(gradient.double().square().sum() for gradient in golden.values()) ** 0.5
         for name, gradient in golden.items():
-            assert own[name] is not None, name
+            computed = own[name]
+            assert computed is not None, name
             allowed = relative * gradient.double().norm() + 1e-2 * relative * whole
-            assert (own[name].double() - gradient.double()).norm() <= allowed, name
+            assert (computed.double() - gradient.double()).norm() <= allowed, name
 
 
 def test_sizes_after_resizing_are_the_reference(setup: Setup) -> None:

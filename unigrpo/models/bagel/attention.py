@@ -169,14 +169,17 @@ def _alike(blocks: Sequence[Block]) -> Iterator[list[Block]]:
         return block.causal, block.causal and len(block.query) == len(block.key)
 
     group: list[Block] = []
+    queries = keys = scores = 0
     for block in sorted(blocks, key=lambda block: (*kind(block), *block.size), reverse=True):
-        wider = [*group, block]
-        queries, keys = (max(block.size[side] for block in wider) for side in (0, 1))
-        scores = sum(block.size[0] * block.size[1] for block in wider)
-        if group and (kind(block) != kind(group[0]) or len(wider) * queries * keys > max(SMALL_TILE, PADDING * scores)):
+        queries, keys = max(queries, block.size[0]), max(keys, block.size[1])
+        scores += block.size[0] * block.size[1]
+        padded = (len(group) + 1) * queries * keys
+        if group and (kind(block) != kind(group[0]) or padded > max(SMALL_TILE, PADDING * scores)):
             yield group
-            wider = [block]
-        group = wider
+            group = []
+            queries, keys = block.size
+            scores = queries * keys
+        group.append(block)
     if group:
         yield group
 

@@ -137,7 +137,8 @@ class Bagel(nn.Module):
 
     def read(self, samples_S: Sequence[Sequence[Split]]) -> Context:
         """The context of samples of texts and pictures; one without any has said nothing."""
-        if not any(samples_S):
+        if not any(split.num_tokens for splits in samples_S for split in splits):
+            assert not any(samples_S), "a context of gaps alone has no use"
             return self.empty_context(len(samples_S))
         packed = pack(samples_S, self.config, device=self._device, dtype=self.dtype)
         remembered = [Remembered(packed.attend) for _ in range(self.config.num_layers)]
