@@ -18,8 +18,8 @@ from cluster.run import explained
 from configs.load import ConfigError
 from configs.schema import TrainConfig
 from learner.checkpoint import State, write_checkpoint
+from learner.start import Start
 from tests.cluster.system.runs import Command, run_config, run_values, write_config
-from unigrpo.models.bagel.checkpoint import load_model
 
 slow = pytest.mark.slow
 NORM = "language_model.model.norm.weight"
@@ -149,11 +149,11 @@ def contents(folder: Path) -> dict[Path, bytes]:
 def checkpoint_of(config: TrainConfig) -> Path:
     """A checkpoint of step 2, as the run would have written it."""
     assert config.model.path is not None
-    loaded = load_model(config.model.path)
-    weights = dict(loaded.model.state_dict())
+    start = Start(config.model.path)
+    weights = {name: start.tensor(name) for name in start.shapes}
     state = State(step=2, updates=2, reference_hash="", config=config.model_dump(mode="json"))
     tensors: Any = {"master": weights, "exp_avg": weights, "exp_avg_sq": weights}
-    return write_checkpoint(config.run_dir / "checkpoints", tensors, state, loaded, keep=2)
+    return write_checkpoint(config.run_dir / "checkpoints", tensors, state, start, keep=2)
 
 
 def test_a_disk_that_fills_under_metrics_or_samples() -> None:

@@ -49,7 +49,9 @@ def save_mid_size(folder: Path) -> Path:
     save_model(
         folder / "model", model.state_dict(), AutoEncoder(config.vae), config, tokenizer_path=tokenizer / "tokenizer.json"
     )
-    lines = [{"prompt": text, "tag": "free", "include": []} for text in ("a red cube", "two dogs in the snow, at night")]
+    lines: list[dict[str, Any]] = [
+        {"prompt": text, "tag": "free", "include": []} for text in ("a red cube", "two dogs in the snow, at night")
+    ]
     (folder / "prompts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     return folder
 

@@ -133,7 +133,7 @@ def test_written_into_pictures(answer: str) -> None:
 
 def test_in_thoughts_which_no_request_holds() -> None:
     """A verifier is given a Prompt and a picture; even a thought that hides in a prompt's metadata stays there."""
-    assert {field.name for field in fields(Prompt)} == {"index", "text", "metadata"}
+    assert {field.name for field in fields(Prompt)} == {"index", "text", "picture", "metadata"}
     hidden = [
         Prompt(index=0, text=CLEAN, metadata={"thought": text, "tag": text, text: text, "exam_points": ["It is red."]})
         for text in INJECTIONS
