@@ -110,7 +110,7 @@ class ZeroEngine:
         return tuple(self._trained)
 
     def compute(self, function: Callable[[], T]) -> T:
-        """Run a computation on the model without gradient. What it returns is tensors, or lists and tuples of them."""
+        """Run a computation on model or reference without gradient. What it returns is tensors, or lists and tuples of them."""
         with torch.no_grad():
             return self._engine(function)
 

@@ -89,8 +89,12 @@ def test_gathered_parameters_are_the_masters(rank: Rank) -> None:
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
-def test_bfloat16_keeps_float32_masters_and_restores(stage: int, rank: Rank) -> None:
+def test_bfloat16_keeps_masters_in_the_precision_of_the_file_and_restores(stage: int, rank: Rank) -> None:
     model, engine = make_engine(stage, rank, dtype=torch.bfloat16)
+    start = {name: parameter.detach() for name, parameter in StandIn().named_parameters()}
+    assert_close(dict(engine.state("master")), start, rtol=0, atol=0)
+    for name, value in engine.parameters():
+        assert_close(value, start[name].bfloat16(), rtol=0, atol=0)
     ids, x = torch.randint(0, 31, (2, 6)), torch.randn(2, 5, 7, dtype=torch.bfloat16)
     for _ in range(2):
         engine.update([lambda: model.text_loss(ids), lambda: model.flow_loss(ids, x)], dict.fromkeys(LEARNING_RATES, 1e-4))
@@ -165,15 +169,6 @@ def test_an_update_that_ends_with_a_loss_of_nothing_trained_is_refused(rank: Ran
     model, engine = make_engine(1, rank, trains=("generation",))
     with pytest.raises(AssertionError, match="the last micro-batch of an update reaches no trained parameter"):
         engine.update(micro_batches(model, 0, range(2), flow_first=True), LEARNING_RATES)
-
-
-@pytest.mark.parametrize("stage", [1, 2, 3])
-def test_masters_have_the_precision_of_the_file_under_bfloat16(stage: int, rank: Rank) -> None:
-    _, engine = make_engine(stage, rank, dtype=torch.bfloat16)
-    start = {name: parameter.detach() for name, parameter in StandIn().named_parameters()}
-    assert_close(dict(engine.state("master")), start, rtol=0, atol=0)
-    for name, value in engine.parameters():
-        assert_close(value, start[name].bfloat16(), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
