@@ -37,7 +37,7 @@ STEPS = {torch.float32: 2e-4, torch.float64: 1e-9, torch.bfloat16: 5e-2}
 """Of what several passes make: trajectories, and guided velocities, which extrapolate the difference of two."""
 SEVERAL = ("traj/", "edit/traj/", "e2e/", "cfg/global", "cfg/channel", "cfg/text_channel")
 MAX_PIXELS = 14 * 14 * 9 * 1024
-FED_BACK = ("text/greedy", "und/two/greedy_ids", "e2e/", "vae/tokens_uint8")
+FED_BACK = ("text/greedy", "und/two/greedy_ids", "e2e/think_ids", "e2e/image_uint8", "vae/tokens_uint8")
 """Not compared in bfloat16."""
 
 
@@ -405,6 +405,8 @@ def end_to_end(setup: Setup) -> Outputs:
     head = [setup.text("sys"), setup.text("prompt")]
     said = greedily(setup, setup.model.read([head]), case["max_think_token_n"], config.eos_token_id)
     thought = said[:-1]  # the end token, or the one the reference drops at its limit
+    if setup.dtype == torch.bfloat16:
+        thought = tuple(setup.golden["e2e/think_ids"].tolist())
     full = [*head, Text((config.bos_token_id, *thought, config.eos_token_id))]
     contexts = [setup.model.read([splits]) for splits in (full, head[:1], head)]
     lengths = case["context_lens"]
