@@ -219,6 +219,14 @@ class TrainConfig(Section):
         return self.evaluation.reward or self.reward
 
     @model_validator(mode="after")
+    def _trains_an_expert(self) -> Self:
+        if self.learner.trains == ("vision",):
+            raise ValueError(
+                "learner.trains is ['vision'], which leaves no term of the objective; add text, generation or both"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _batches_divide(self) -> Self:
         prompts, pieces = self.rollout.prompts_per_step, self.rollout.prompts_per_piece
         if prompts % pieces:

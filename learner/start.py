@@ -1,13 +1,12 @@
 """The checkpoint a run starts from: checked whole, then read a part of a tensor at a time; no rank ever holds it all."""
 
-import hashlib
 import math
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from unigrpo.models.bagel.checkpoint import POSITION_TABLES, check_folder
+from unigrpo.models.bagel.checkpoint import POSITION_TABLES, check_folder, weights_hash
 from unigrpo.models.bagel.config import WEIGHTS_FILE
 from unigrpo.models.bagel.model import Bagel, position_table
 from unigrpo.models.bagel.weights_file import WeightsFile
@@ -43,9 +42,5 @@ class Start:
         return self.tensor(name).view(-1)[start:stop]
 
     def hash(self, dtype: torch.dtype) -> str:
-        """The policy_hash of these weights in a model of this dtype, one tensor in memory at a time."""
-        digest = hashlib.sha256()
-        for name, shape in sorted(self.shapes.items()):
-            digest.update(f"{name} {dtype} {shape}\n".encode())
-            digest.update(self.tensor(name).to(dtype).contiguous().view(-1).view(torch.uint8).numpy().data)
-        return digest.hexdigest()
+        """The weights_hash of a model of this dtype with these weights."""
+        return weights_hash(self.shapes, lambda name: self.tensor(name).to(dtype))

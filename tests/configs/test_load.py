@@ -225,6 +225,24 @@ def test_the_1024_preset_holds_table_3() -> None:
     assert config.evaluation.num_points == 50
 
 
+def test_the_512_preset_is_the_1024_one_on_fewer_gpus() -> None:
+    small, large = load(Path("configs/bagel_512.yaml")), load(Path("configs/bagel_1024.yaml"))
+    assert isinstance(small, TrainConfig)
+    assert isinstance(large, TrainConfig)
+    assert small.algorithm == large.algorithm
+    assert small.evaluation == large.evaluation
+    assert small.sampler == large.sampler.model_copy(update={"height": 512, "width": 512})
+    gpus = {
+        each: role.placement.num_gpus * role.num_workers for each, role in vars(small).items() if hasattr(role, "num_workers")
+    }
+    assert sum(gpus.values()) + small.learner.num_ranks == 16
+
+
+def test_training_the_vision_tower_alone_is_refused() -> None:
+    with pytest.raises(ConfigError, match="leaves no term of the objective; add text, generation or both"):
+        load(Path("configs/quickstart.yaml"), ["learner.trains=[vision]"])
+
+
 def test_the_bundled_checkpoint_is_found_from_any_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     assert model_folder(Path("bundled:shapes")).name == "checkpoint"

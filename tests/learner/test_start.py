@@ -8,9 +8,9 @@ from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 from learner.start import Start
-from tests.unigrpo.models.fakes import random_autoencoder, random_model
+from tests.unigrpo.models.fakes import hash_of, random_autoencoder, random_model
 from tests.unigrpo.models.released import SEEING
-from unigrpo.models.bagel.checkpoint import POSITION_TABLES, load_model, policy_hash, save_model
+from unigrpo.models.bagel.checkpoint import POSITION_TABLES, load_model, save_model
 from unigrpo.models.bagel.config import WEIGHTS_FILE
 
 
@@ -37,7 +37,7 @@ def test_parts_make_up_the_model(with_tables: bool, folder: Path) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_hash_is_that_of_the_model_loaded_whole(dtype: torch.dtype, folder: Path) -> None:
-    assert Start(folder).hash(dtype) == policy_hash(load_model(folder, dtype=dtype).model)
+    assert Start(folder).hash(dtype) == hash_of(load_model(folder, dtype=dtype).model)
 
 
 def test_a_folder_that_is_not_whole_is_refused_before_anything_is_read(folder: Path) -> None:

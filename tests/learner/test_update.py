@@ -15,9 +15,10 @@ from learner.learner import Learner
 from learner.optimizer import Rank
 from learner.policy import Window
 from tests.learner.tiny import make_config, make_learner, sample_step, save_tiny_model, whole
+from tests.unigrpo.models.fakes import hash_of
 from unigrpo.buckets import unpack
 from unigrpo.layout import close_thought, segments_to_ids
-from unigrpo.models.bagel.checkpoint import load_model, policy_hash
+from unigrpo.models.bagel.checkpoint import load_model
 from unigrpo.models.bagel.model import Bagel, Context
 from unigrpo.types import Given, Sample, Thought, Trajectory
 
@@ -131,7 +132,7 @@ def test_the_reference_stays_frozen(model: Path, tmp_path: Path, rank: Rank) -> 
     reference = learner._objective._anchor._flow_reference
     before = published(learner)
     learner.update(0, whole(sample_step(config, 0, ADVANTAGES)))
-    assert policy_hash(reference) == policy_hash(load_model(model).model)
+    assert hash_of(reference) == hash_of(load_model(model).model)
     assert any(not torch.equal(value, before[name]) for name, value in published(learner).items())
 
 

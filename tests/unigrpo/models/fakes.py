@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from unigrpo.models.bagel.autoencoder import AutoEncoder
+from unigrpo.models.bagel.checkpoint import weights_hash
 from unigrpo.models.bagel.config import AutoEncoderConfig, BagelConfig
 from unigrpo.models.bagel.context import Context
 from unigrpo.models.bagel.model import Bagel
@@ -48,6 +49,12 @@ def segments(*lengths: int, seed: int = 0) -> list[Tensor]:
     """Random id lists of these lengths."""
     generator = torch.Generator().manual_seed(seed)
     return [torch.randint(0, CONFIG.vocab_size, (length,), generator=generator) for length in lengths]
+
+
+def hash_of(model: Bagel) -> str:
+    """Of all weights of a model in memory."""
+    weights = model.state_dict()
+    return weights_hash(weights, weights.__getitem__)
 
 
 def padded(segments_S: list[Tensor], pad: int = 0) -> tuple[Tensor, Tensor]:

@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tests.unigrpo.models.fakes import CONFIG, random_autoencoder, random_model
+from tests.unigrpo.models.fakes import CONFIG, hash_of, random_autoencoder, random_model
 from tests.unigrpo.models.released import RELEASED, SEEING
 from tests.unigrpo.released_tokenizer import save_released_tokenizer, with_its_tokens
 from unigrpo.models.bagel.autoencoder import AutoEncoder
-from unigrpo.models.bagel.checkpoint import POSITION_TABLES, load_model, policy_hash, save_model
+from unigrpo.models.bagel.checkpoint import POSITION_TABLES, load_model, save_model
 from unigrpo.models.bagel.config import LATENT_TABLE, BagelConfig
 from unigrpo.models.bagel.model import Bagel, position_table
 
@@ -120,7 +120,7 @@ def test_the_parity_folder_loads_in_the_released_layout(golden_folder: Path, tmp
     before = load_model(tmp_path)
     again = tmp_path / "again"
     save_model(again, before.model.state_dict(), before.autoencoder, before.config, tokenizer_path=None)
-    assert policy_hash(load_model(again).model) == policy_hash(before.model)
+    assert hash_of(load_model(again).model) == hash_of(before.model)
     assert load_model(again).config == before.config
 
 
@@ -277,24 +277,24 @@ def files_limited_to(num_bytes: int) -> Iterator[None]:
 
 @pytest.mark.parametrize("num_bytes", [100, 10_000, 200_000])
 def test_a_full_disk_leaves_the_previous_checkpoint(folder: Path, num_bytes: int) -> None:
-    before = policy_hash(load_model(folder).model)
+    before = hash_of(load_model(folder).model)
     weights = {name: tensor + 1 for name, tensor in random_model(torch.float32).state_dict().items()}
     with (
         files_limited_to(num_bytes),
         pytest.raises(OSError, match=rf"{folder} could not be saved .*untouched. Free some space"),
     ):
         save_model(folder, weights, random_autoencoder(), CONFIG, tokenizer_path=None)
-    assert policy_hash(load_model(folder).model) == before
+    assert hash_of(load_model(folder).model) == before
     assert sorted(path.name for path in folder.parent.iterdir()) == ["checkpoint"]
 
 
 def test_the_hash_tells_policies_apart() -> None:
     model, other = random_model(torch.float32), random_model(torch.float32)
-    assert policy_hash(model) == policy_hash(other)
+    assert hash_of(model) == hash_of(other)
     with torch.no_grad():
         other.llm2vae.bias[0] += 1e-6
-    assert policy_hash(model) != policy_hash(other)
-    assert policy_hash(model) != policy_hash(model.to(torch.bfloat16))
+    assert hash_of(model) != hash_of(other)
+    assert hash_of(model) != hash_of(model.to(torch.bfloat16))
 
 
 def test_the_config_is_inferred_without_reading_weights(folder: Path) -> None:

@@ -183,12 +183,13 @@ def replacing(folder: Path) -> Iterator[Path]:
     shutil.rmtree(previous, ignore_errors=True)
 
 
-def policy_hash(model: nn.Module) -> str:
-    """SHA-256 over name, dtype, shape and bytes of every parameter and buffer in the order of their names, in hex."""
+def weights_hash(names: Iterable[str], tensor: Callable[[str], Tensor]) -> str:
+    """SHA-256 over name, dtype, shape and bytes of tensors in the order of their names, in hex; each is asked for in turn."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    for name in sorted(names):
+        value = tensor(name)
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
