@@ -135,7 +135,7 @@ class UniGrpo(Section):
     regulariser: Regulariser = VelocityMse()
     """What holds the painter near the reference."""
     context_gradient: Literal["full", "stop"] = "full"
-    """Whether the flow term reaches the text expert through the context's keys and values."""
+    """Whether the flow term reaches the text expert (and the vision tower) through the context's keys and values."""
     ppo_epochs: PositiveInt = 2
     """Passes over the step's samples."""
     mini_batches: PositiveInt = 1

@@ -83,8 +83,8 @@ def velocity(model: Bagel, batch: FlowBatch) -> Tensor:
 def held(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
     """Build graphs that no gradient of these parameters can come out of.
 
-    This is what `context_gradient: stop` asks of the text expert. Detaching the context alone would not do: the two markers
-    around a picture run through the text expert as well (BAGEL.md 8, freeze_und).
+    This is what `context_gradient: stop` asks of the text expert and the vision tower. Detaching the context alone would not
+    do: the two markers around a picture run through the text expert as well (BAGEL.md 8, freeze_und).
     """
     frozen = [parameter for parameter in parameters if parameter.requires_grad]
     for parameter in frozen:

@@ -132,7 +132,8 @@ class UniGrpoUpdate:
 
     def _flow(self, work: FlowWork, window: Window, global_count: int) -> FlowLoss:
         stop = self._algorithm.context_gradient == "stop"
-        with held(value for _, value in self._model.text_parameters()) if stop else nullcontext():
+        understanding = [*self._model.text_parameters(), *self._model.vision_parameters()]
+        with held(value for _, value in understanding) if stop else nullcontext():
             velocity_SWLC = velocity(self._model, work.batch)
         return flow_loss(
             window.mean(work.batch.x_SWLC, velocity_SWLC),

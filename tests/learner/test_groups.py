@@ -18,6 +18,7 @@ from tests.unigrpo.models.fakes import CONFIG
 from tests.unigrpo.models.released import SEEING
 from unigrpo.models.bagel.checkpoint import load_model, save_model
 from unigrpo.models.bagel.model import Bagel
+from unigrpo.types import GivenPicture, Sample
 
 ADVANTAGES = (1.0, -1.0, 0.5, -0.5)
 
@@ -87,6 +88,26 @@ def test_recomputing_layers_may_change_when_a_run_is_resumed(model: Path, tmp_pa
     make_learner(make_config(model, tmp_path), rank).save(1)
     changed = make_config(model, tmp_path, learner__activation_checkpointing=True)
     assert make_learner(changed, rank).restore() == 1
+
+
+@pytest.mark.parametrize("context_gradient", ["stop", "full"])
+def test_a_stopped_context_holds_the_tower_too(context_gradient: str, seeing: Path, tmp_path: Path, rank: Rank) -> None:
+    picture = GivenPicture(latent_LC=torch.ones(4, 16), grid_hw=(2, 2), seen_HW3=torch.full((28, 28, 3), 9, dtype=torch.uint8))
+    config = make_config(
+        seeing,
+        tmp_path,
+        learner__trains=["text", "generation", "vision"],
+        algorithm__context_gradient=context_gradient,
+        logging={"gradients_every": 2},
+    )
+    samples = [
+        Sample(spans=(picture, sample.spans[0], sample.spans[2]), advantage=sample.advantage)
+        for sample in sample_step(config, 1, ADVANTAGES)
+    ]
+    metrics = make_learner(config, rank).update(1, whole(samples))
+    assert metrics["grad_norm/generation"] > 0
+    reached = {name: metrics[f"grad_norm/{name}"] > 0 for name in ("text", "vision")}
+    assert reached == dict.fromkeys(reached, context_gradient == "full")
 
 
 def test_groups_share_out_the_parameters() -> None:
