@@ -17,7 +17,7 @@ PAINTED = {"flow/", "flow_debug/", "cfg/", "traj/", "edit/", "train/", "e2e/"}
 READ = PAINTED | {"text/", "und/"}
 """Groups in which the transformer runs."""
 TOLERANCE = parity.SINGLE[torch.float64]
-ORDER = 0.3
+ORDER = 0.1
 """Of the table's smallest error: weights and sizes differ from those it was measured with, the order of magnitude does not."""
 
 
@@ -90,6 +90,8 @@ def error_of(setup: parity.Setup, group: str) -> float:
 @pytest.mark.parametrize("name", BUGS)
 def test_a_planted_bug_fails_its_groups_and_no_others(setup: parity.Setup, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     bug = BUGS[name]
+    if name == "kv heads tiled" and setup.config.num_kv_heads in (1, setup.config.num_heads):
+        pytest.skip("tiled or repeated: the same heads")
     monkeypatch.setattr(parity, "require_same_layout", lambda *_: None)  # the numbers must tell by themselves
     bug.plant(monkeypatch, setup.model)
     groups = [group for group in parity.GROUPS if group != "vae/" or "vae/" in bug.groups]  # slow, and without a transformer
