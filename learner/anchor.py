@@ -103,7 +103,7 @@ class Anchor:
         packer = Packer(config=config, device=engine.device, dtype=self._model.dtype, sees=bool(sees), paints=bool(sees))
         return (
             in_pieces([text_batch(rows, packer) for rows in texts], self._model, engine),
-            [flow_batch(rows, packer, expected.shape_WLC) for rows in flows],
+            [flow_batch(rows, packer, expected.shape_WLC, expected.grid_hw) for rows in flows],
         )
 
     def _text(self, batch: TextBatch) -> TextWork:

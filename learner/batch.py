@@ -206,12 +206,12 @@ def text_batch(rows: Sequence[Row], packer: Packer) -> TextBatch:
     )
 
 
-def flow_batch(rows: Sequence[Row], packer: Packer, shape_WLC: tuple[int, int, int]) -> FlowBatch:
-    """Windows of paintings, each of shape_WLC; no rows at all make a dummy."""
+def flow_batch(rows: Sequence[Row], packer: Packer, shape_WLC: tuple[int, int, int], grid_hw: tuple[int, int]) -> FlowBatch:
+    """Windows of paintings, each of shape_WLC on this grid; no rows at all make a dummy."""
     device = packer.device
     weights = [1.0] * len(rows) or [0.0]
     nothing = torch.zeros(shape_WLC)
-    dummy = Row(splits=tuple(Noised(x_LC, 1.0, (1, shape_WLC[1])) for x_LC in nothing), thoughts={})
+    dummy = Row(splits=tuple(Noised(x_LC, 1.0, grid_hw) for x_LC in nothing), thoughts={})
     trajectories = [row.trajectory for row in rows if row.trajectory is not None]
 
     def stacked(name: str) -> Tensor:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from learner.policy import Window
-from unigrpo.types import Sample, Thought, Trajectory
+from unigrpo.models.bagel.config import BagelConfig
+from unigrpo.types import GivenPicture, Sample, Thought, Trajectory
 
 TIME_TOLERANCE = 1e-6
 """How far a grid or noise level may be off: rounding of a float32 on its way, not another schedule."""
@@ -27,13 +28,13 @@ class Expected:
     window: Window
     grid_hw: tuple[int, int]
     """Rows and columns of latent tokens."""
-    channels: int
-    """Of a latent token."""
+    model: BagelConfig
+    """Sizes of latents and of pictures that are seen."""
 
     @property
     def shape_WLC(self) -> tuple[int, int, int]:
         """Of a trajectory's tensors."""
-        return len(self.window.t_W), self.grid_hw[0] * self.grid_hw[1], self.channels
+        return len(self.window.t_W), self.grid_hw[0] * self.grid_hw[1], self.model.latent_channels
 
     def check(self, samples: Sequence[Sample]) -> None:
         """Raises ValueError at the first sample that does not agree, naming what it holds and what was expected."""
@@ -46,8 +47,35 @@ class Expected:
                 if isinstance(span, Thought):
                     self._same(index, "thought's policy version", span.policy_version, self.step)
                     self._same(index, "number of a thought's log-probabilities", len(span.behavior_logp), len(span.token_ids))
+                elif isinstance(span, GivenPicture):
+                    self._check_picture(index, span)
                 elif isinstance(span, Trajectory):
                     self._check_trajectory(index, span)
+
+    def _check_picture(self, index: int, picture: GivenPicture) -> None:
+        """Both blocks as a denoiser sees them: condition dropout is fine-tuning's alone."""
+        vision, latent_LC, seen_HW3 = self.model.vision, picture.latent_LC, picture.seen_HW3
+        self._same(index, "model's sight of given pictures", vision is not None, True)
+        self._same(
+            index, "presence of a given picture's latents and patches", (latent_LC is None, seen_HW3 is None), (False,) * 2
+        )
+        assert vision is not None
+        assert latent_LC is not None
+        assert seen_HW3 is not None
+        rows, columns = picture.grid_hw
+        longest = self.model.max_latent_size
+        self._same(index, "fit of a given picture's latent grid", max(rows, columns) <= longest, True)
+        self._same(index, "shape of given latents", tuple(latent_LC.shape), (rows * columns, self.model.latent_channels))
+        self._same(index, "dtype of given latents", latent_LC.dtype, torch.float32)
+        self._same(index, "number of given latents that are not finite", int((~latent_LC.isfinite()).sum()), 0)
+        height, width, channels = seen_HW3.shape
+        self._same(
+            index, "dtype and channels of a given picture", (seen_HW3.dtype, channels), (torch.uint8, vision.num_channels)
+        )
+        for name, side in (("height", height), ("width", width)):
+            patches, rest = divmod(side, vision.patch_size)
+            fits = rest == 0 and 0 < patches <= vision.max_patches_per_side
+            self._same(index, f"{name} of a given picture ({side} pixels) in whole patches of the table", fits, True)
 
     def _check_trajectory(self, index: int, trajectory: Trajectory) -> None:
         self._same(index, "painting's policy version", trajectory.policy_version, self.step)

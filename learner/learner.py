@@ -50,7 +50,7 @@ class Learner:
         dtype = getattr(torch, config.learner.dtype)
         self._reference_hash = self._start.hash(dtype)
         model = self._start.model(dtype)
-        model.language_model.model.checkpoint_layers = config.learner.activation_checkpointing
+        model.recompute_layers(config.learner.activation_checkpointing)
         compares = isinstance(config, TrainConfig) and needs_reference(config)
         reference = self._start.model(dtype) if compares else None
         self._engine = ZeroEngine(

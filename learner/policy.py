@@ -6,11 +6,10 @@ Shapes: S samples or paintings, N predicted tokens of one, M of a micro-batch, U
 tokens, C channels, H hidden size.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from configs.schema import SamplerConfig
 from learner.batch import FlowBatch, TextBatch
@@ -77,20 +76,3 @@ def velocity(model: Bagel, batch: FlowBatch) -> Tensor:
     """[S, W, L, C] velocities at the window's latents, all steps of a painting over one context."""
     velocity_NC: Tensor = model(batch.packed).velocity_NC
     return velocity_NC.view(batch.x_SWLC.shape)
-
-
-@contextmanager
-def held(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
-    """Build graphs that no gradient of these parameters can come out of.
-
-    This is what `context_gradient: stop` asks of the text expert and the vision tower. Detaching the context alone would not
-    do: the two markers around a picture run through the text expert as well (BAGEL.md 8, freeze_und).
-    """
-    frozen = [parameter for parameter in parameters if parameter.requires_grad]
-    for parameter in frozen:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in frozen:
-            parameter.requires_grad_(True)

@@ -23,12 +23,13 @@ from learner.checks import Expected
 from learner.gradients import group_norms
 from learner.ledger import Ledger
 from learner.optimizer import UpdateStats, figures
-from learner.policy import Window, held, token_logp, velocity
+from learner.policy import Window, token_logp, velocity
 from learner.zero import ZeroEngine
 from unigrpo.algo.flow import latent_kl_weight, rescale_to_elements
 from unigrpo.algo.objective import FlowLoss, flow_loss, text_loss
 from unigrpo.algo.stats import Stats
 from unigrpo.models.bagel.model import Bagel
+from unigrpo.models.bagel.recompute import held
 from unigrpo.types import Sample
 
 Take = Callable[[Iterable[Callable[[], Tensor]]], UpdateStats]
@@ -80,7 +81,7 @@ class UniGrpoUpdate:
         replay them, before anything is learned, and FloatingPointError where the gradient is not finite.
         """
         window = Window.of(self._config.sampler, self._config.seed, step)
-        expected = Expected(step, window, self._grid_hw, self._model.config.latent_channels)
+        expected = Expected(step, window, self._grid_hw, self._model.config)
         works = [self._anchor.prepare(mini_batch, expected) for mini_batch in mini_batches]
         metrics = mismatch(works, window.std_W, self._engine) | self._advantages(mini_batches) | self.resolved
         if step % self._config.logging.gradients_every == 0:
@@ -131,6 +132,9 @@ class UniGrpoUpdate:
         )
 
     def _flow(self, work: FlowWork, window: Window, global_count: int) -> FlowLoss:
+        """Detaching the context alone would not stop its gradient: a picture's two markers are the text expert's as well
+        (BAGEL.md 8, freeze_und).
+        """
         stop = self._algorithm.context_gradient == "stop"
         understanding = [*self._model.text_parameters(), *self._model.vision_parameters()]
         with held(value for _, value in understanding) if stop else nullcontext():

@@ -62,7 +62,7 @@ def texts(*samples: Sample) -> TextBatch:
 
 
 def flows(*samples: Sample) -> FlowBatch:
-    return flow_batch([row for sample in samples for row in flow_rows(sample, CONFIG, TIMES)], packer(), SHAPE)
+    return flow_batch([row for sample in samples for row in flow_rows(sample, CONFIG, TIMES)], packer(), SHAPE, (2, 2))
 
 
 def ids_of(splits: tuple[Split, ...]) -> list[int]:
@@ -140,12 +140,15 @@ def test_flow_batches_stack_the_windows() -> None:
 
 
 def test_dummies_weigh_nothing() -> None:
-    text, flow = text_batch([], packer()), flow_batch([], packer(), SHAPE)
+    text, flow = (
+        text_batch([], packer()),
+        flow_batch([], packer(), (2, 9, C), (3, 3)),
+    )  # more tokens than a side of the position table
     assert text.weight_S.tolist() == flow.weight_S.tolist() == [0.0]
     assert not text.mask_SN.any()
     assert len(text.target_M) == 0
-    assert flow.x_SWLC.shape == (1, *SHAPE)
-    assert len(flow.packed.noised_N) == 2 * 4
+    assert flow.x_SWLC.shape == (1, 2, 9, C)
+    assert len(flow.packed.noised_N) == 2 * 9
 
 
 def test_whether_pictures_are_seen_is_known_from_the_spans() -> None:

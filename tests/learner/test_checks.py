@@ -10,9 +10,14 @@ import torch
 from learner.checks import Expected
 from learner.policy import Window
 from tests.learner.tiny import make_config, sample_step, save_tiny_model
-from unigrpo.types import Sample, Thought, Trajectory
+from tests.unigrpo.models.fakes import CONFIG
+from tests.unigrpo.models.released import SEEING
+from unigrpo.models.bagel.config import AutoEncoderConfig
+from unigrpo.types import GivenPicture, Sample, Thought, Trajectory
 
 STEP = 2
+SIZES = replace(CONFIG, vae=AutoEncoderConfig(ch=32, ch_mult=(1, 1), num_res_blocks=1, z_channels=4), vision=SEEING.vision)
+PICTURE = GivenPicture(latent_LC=torch.zeros(6, 16), grid_hw=(2, 3), seen_HW3=torch.zeros(28, 42, 3, dtype=torch.uint8))
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +30,7 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Sample:
 @pytest.fixture(scope="module")
 def expected() -> Expected:
     config = make_config(Path("unused"), Path("unused"))
-    return Expected(STEP, Window.of(config.sampler, config.seed, STEP), (2, 2), 16)
+    return Expected(STEP, Window.of(config.sampler, config.seed, STEP), (2, 2), SIZES)
 
 
 def test_what_the_denoiser_made_is_accepted(sample: Sample, expected: Expected) -> None:
@@ -63,6 +68,30 @@ def test_a_foreign_trajectory_is_refused(sample: Sample, expected: Expected, cha
     changed = replace(trajectory, **{name: value(trajectory) if callable(value) else value for name, value in changes.items()})
     with pytest.raises(ValueError, match=message):
         expected.check([sample, replace(sample, spans=(prompt, thought, changed))])
+
+
+def test_a_picture_that_a_denoiser_saw_is_accepted(sample: Sample, expected: Expected) -> None:
+    expected.check([replace(sample, spans=(PICTURE, *sample.spans))])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"latent_LC": None}, r"presence of a given picture's latents and patches is \(True, False\)"),
+        ({"seen_HW3": None}, r"presence of a given picture's latents and patches is \(False, True\)"),
+        ({"latent_LC": torch.full((6, 16), torch.nan)}, r"given latents that are not finite is 96, .* own is 0"),
+        ({"latent_LC": torch.zeros(6, 16).bfloat16()}, r"dtype of given latents is torch.bfloat16"),
+        ({"latent_LC": torch.zeros(6, 3)}, r"shape of given latents is \(6, 3\), but the learner's own is \(6, 16\)"),
+        ({"grid_hw": (3, 3)}, r"shape of given latents is \(6, 16\), but the learner's own is \(9, 16\)"),
+        ({"grid_hw": (1, 6)}, r"fit of a given picture's latent grid is False"),
+        ({"seen_HW3": torch.zeros(28, 41, 3, dtype=torch.uint8)}, r"width of a given picture \(41 pixels\)"),
+        ({"seen_HW3": torch.zeros(56, 28, 3, dtype=torch.uint8)}, r"height of a given picture \(56 pixels\)"),
+        ({"seen_HW3": torch.zeros(28, 28, 3)}, r"dtype and channels of a given picture is \(torch.float32, 3\)"),
+    ],
+)
+def test_a_foreign_picture_is_refused(sample: Sample, expected: Expected, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        expected.check([replace(sample, spans=(replace(PICTURE, **changes), *sample.spans))])
 
 
 def test_a_thought_of_another_version_is_refused(sample: Sample, expected: Expected) -> None:

@@ -1,6 +1,5 @@
 """What is trained and what is frozen, through the learner: every group by itself, and a model that has no eyes."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,31 +12,14 @@ from learner.checkpoint import check_resumable
 from learner.learner import Learner, parameter_groups
 from learner.optimizer import Rank
 from learner.zero import KINDS
-from tests.learner.tiny import make_config, make_learner, sample_step, save_tiny_model, whole
+from tests.learner.tiny import make_config, make_learner, sample_step, whole
 from tests.unigrpo.models.fakes import CONFIG
 from tests.unigrpo.models.released import SEEING
-from unigrpo.models.bagel.checkpoint import load_model, save_model
+from unigrpo.models.bagel.checkpoint import load_model
 from unigrpo.models.bagel.model import Bagel
 from unigrpo.types import GivenPicture, Sample
 
 ADVANTAGES = (1.0, -1.0, 0.5, -0.5)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_model(tmp_path_factory.mktemp("model") / "start")
-
-
-@pytest.fixture(scope="module")
-def seeing(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model with a vision tower, position tables and a tokenizer file."""
-    folder = tmp_path_factory.mktemp("seeing") / "start"
-    loaded = load_model(model)
-    torch.manual_seed(1)
-    config = replace(loaded.config, vision=SEEING.vision)
-    save_model(folder, Bagel(config).state_dict(), loaded.autoencoder, config, tokenizer_path=None)
-    (folder / "vocab.json").write_text("{}")
-    return folder
 
 
 def published(learner: Learner) -> dict[str, torch.Tensor]:

@@ -14,7 +14,7 @@ from learner.batch import MiniBatch
 from learner.learner import Learner
 from learner.optimizer import Rank
 from learner.policy import Window
-from tests.learner.tiny import make_config, make_learner, sample_step, save_tiny_model, whole
+from tests.learner.tiny import make_config, make_learner, sample_step, whole
 from tests.unigrpo.models.fakes import hash_of
 from unigrpo.buckets import unpack
 from unigrpo.layout import close_thought, segments_to_ids
@@ -23,11 +23,6 @@ from unigrpo.models.bagel.model import Bagel, Context
 from unigrpo.types import Given, Sample, Thought, Trajectory
 
 ADVANTAGES = (1.0, -1.0, 0.5, -0.5, 0.0, 0.3, -0.3, 1.2)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_model(tmp_path_factory.mktemp("model") / "start")
 
 
 def published(learner: Learner) -> dict[str, Tensor]:

@@ -133,7 +133,9 @@ class Bagel(nn.Module):
         wide = widened(self.dtype)
         if latent_LH is None:
             return Hidden(text_UH, text_UH.new_zeros(0, self.config.latent_channels, dtype=wide))
-        return Hidden(text_UH, self.llm2vae(latent_LH[packed.noised_N]).to(wide))
+        velocity_NC = self.llm2vae(latent_LH[packed.noised_N]).to(wide)
+        # A loss of texts must reach the last layer's latents: ZeRO-3 cannot recompute a layer of which an output is left over.
+        return Hidden(text_UH + 0 * velocity_NC.sum().to(self.dtype), velocity_NC)
 
     def read(self, samples_S: Sequence[Sequence[Split]]) -> Context:
         """The context of samples of texts and pictures; one without any has said nothing."""
@@ -240,6 +242,12 @@ class Bagel(nn.Module):
     def generation_parameters(self) -> list[tuple[str, nn.Parameter]]:
         """Named parameters of the generation expert, time embedder and latent projections."""
         return [(name, value) for name, value in self.named_parameters() if is_generation_name(name)]
+
+    def recompute_layers(self, recompute: bool) -> None:
+        """Whether gradients recompute each layer instead of keeping what it held."""
+        for module in self.modules():
+            if isinstance(module, Transformer | VisionModel):
+                module.checkpoint_layers = recompute
 
     def vision_parameters(self) -> list[tuple[str, nn.Parameter]]:
         """Named parameters of the vision tower and its connector; none of a model without."""

@@ -14,10 +14,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from unigrpo.models.bagel.attention import Attend
 from unigrpo.models.bagel.config import BagelConfig
+from unigrpo.models.bagel.recompute import recomputed
 
 EXPERTS = ("und", "gen")
 
@@ -154,7 +154,7 @@ class Transformer(nn.Module):
         by = rotation(position_ST, head_dim=self.head_dim, theta=self.rope_theta, dtype=und_SUH.dtype)
         for layer, attend in zip(self.layers, attends, strict=True):
             if self.checkpoint_layers and torch.is_grad_enabled():
-                und_SUH, gen_SLH = checkpoint(layer, und_SUH, gen_SLH, by, attend, use_reentrant=False)
+                und_SUH, gen_SLH = recomputed(layer, und_SUH, gen_SLH, by, attend)
             else:
                 und_SUH, gen_SLH = layer(und_SUH, gen_SLH, by, attend)
         return self.norm(und_SUH), None if gen_SLH is None else self.norm_moe_gen(gen_SLH)
