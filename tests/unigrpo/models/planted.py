@@ -79,7 +79,8 @@ def positions_increment(patch: pytest.MonkeyPatch, _: Bagel) -> None:
 
     def counting(self: Any, split: Any, position: int) -> Any:
         place, own = add(self, split, position)
-        for step, (stream, at) in enumerate(own):
+        tokens = [(stream, at) for stream, run in own for at in run]
+        for step, (stream, at) in enumerate(tokens):
             self._streams[stream].positions[at] += step
         return place, own
 

@@ -463,7 +463,7 @@ def tolerance(key: str) -> Mapping[torch.dtype, float]:
 @pytest.mark.parametrize("group", GROUPS)
 def test_every_golden_of_a_group_is_reproduced(setup: Setup, group: str) -> None:
     errors = errors_of(setup, group)
-    assert {key: error for key, error in errors.items() if error > 1} == {}
+    assert {key: error for key, error in errors.items() if not error <= 1} == {}
 
 
 def test_every_golden_is_in_a_group(golden_folder: Path) -> None:
@@ -486,17 +486,21 @@ def test_every_gradient_of_the_packed_loss_is_the_reference(golden_folder: Path)
             computed = own[name]
             assert computed is not None, name
             allowed = relative * gradient.double().norm() + 1e-2 * relative * whole
+            assert gradient.isfinite().all(), name
             assert (computed.double() - gradient.double()).norm() <= allowed, name
 
 
 def test_sizes_after_resizing_are_the_reference(setup: Setup) -> None:
+    assert setup.cases["resize_table"]
     for name, rows in setup.cases["resize_table"].items():
+        assert rows
         *_, longest, shortest, stride = name.split("_")
         rule = ResizeRule(int(longest), int(shortest), int(stride), MAX_PIXELS)
         assert [rule.size(*row["in_wh"][::-1]) for row in rows] == [tuple(row["out_wh"][::-1]) for row in rows]
 
 
 def test_schedules_are_the_reference(setup: Setup) -> None:
+    assert setup.cases["schedule"]
     for case in setup.cases["schedule"]:
         expected = torch.tensor(case["t"], dtype=torch.float64)
         torch.testing.assert_close(time_grid(case["num_timesteps"], case["shift"]), expected, rtol=0, atol=1e-12)
@@ -505,6 +509,7 @@ def test_schedules_are_the_reference(setup: Setup) -> None:
 def distance(output: Tensor, golden: Tensor, dtype: torch.dtype) -> float:
     """max|d| / max|golden|, in bfloat16 |d| / |golden|; ids must be equal, bytes differ by one in one number of a hundred."""
     assert output.shape == golden.shape
+    assert not golden.is_floating_point() or golden.isfinite().all()
     if golden.dtype == torch.int64:
         return 0.0 if torch.equal(output, golden) else float("inf")
     difference = (output.double() - golden.double()).abs()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tests.unigrpo.models.fakes import random_model, said
 from tests.unigrpo.models.released import SEEING
 from tests.unigrpo.models.splits import clean, drawn, noised, packed_row, random_sample, seen, text
-from unigrpo.models.bagel import transformer
+from unigrpo.models.bagel import recompute
 from unigrpo.models.bagel.model import Bagel
 from unigrpo.models.bagel.packing import Gap, Noised, Packed, Split
 
@@ -198,7 +198,7 @@ def test_nothing_is_kept_for_recomputing_without_gradients(seeing: Bagel, monkey
         kept.append(layer)
         return layer(*args)
 
-    monkeypatch.setattr(transformer, "checkpoint", checkpoint)
+    monkeypatch.setattr(recompute, "checkpoint", checkpoint)
     seeing.language_model.model.checkpoint_layers = True
     row = packed_row([[text(4), noised((2, 2))]])
     with torch.no_grad():

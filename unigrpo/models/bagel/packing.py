@@ -10,6 +10,7 @@ Shapes: U ids, V patches, L latent tokens, T = U + V + L, B noise levels, C chan
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -180,8 +181,8 @@ class _Stream:
         return range(start, len(self.positions))
 
 
-_Token = tuple[int, int]
-"""Which stream (0 ids, 1 patches, 2 latents) and which place in it."""
+_Run = tuple[int, range]
+"""Which stream (0 ids, 1 patches, 2 latents) and which places in it, one after another."""
 
 
 class _Row:
@@ -197,16 +198,16 @@ class _Row:
         self._latent_rows: list[Tensor] = []
         self._times: list[float] = []
         self._noised: list[range] = []
-        self._blocks: list[tuple[list[_Token], list[_Token], bool]] = []
-        self._tokens: list[list[_Token]] = []
+        self._blocks: list[tuple[list[_Run], list[_Run], bool]] = []
+        self._tokens: list[list[_Run]] = []
         self._next: list[int] = []
 
     def add(self, splits: Sequence[Split]) -> tuple[range, ...]:
         """One sample; where each of its splits went."""
         position = 0
-        visible: list[_Token] = []
-        tokens: list[_Token] = []
-        text: list[_Token] = []  # since the last given picture: texts in a row are one causal block
+        visible: list[_Run] = []
+        tokens: list[_Run] = []
+        text: list[_Run] = []  # since the last given picture: texts in a row are one causal block
         places = []
         for split in splits:
             if isinstance(split, Gap):
@@ -215,9 +216,9 @@ class _Row:
                 continue
             if isinstance(split, Text):
                 place = self._add_ids(split.ids, range(position, position + len(split.ids)))
-                own = [(0, at) for at in place]
+                own = [(0, place)]
                 text += own
-                position += len(own)
+                position += len(place)
             else:
                 place, own = self._add_picture(split, position)
                 if isinstance(split, Noised):
@@ -236,7 +237,7 @@ class _Row:
         self._next.append(position)
         return tuple(places)
 
-    def _flush(self, text: list[_Token], visible: list[_Token]) -> None:
+    def _flush(self, text: list[_Run], visible: list[_Run]) -> None:
         """Texts are the last that became visible, so what is visible ends with them."""
         if text:
             self._blocks.append((text, list(visible), True))
@@ -245,14 +246,14 @@ class _Row:
         self._ids.extend(ids)
         return self._streams[0].take(positions)
 
-    def _add_picture(self, split: Clean | Seen | Noised, position: int) -> tuple[range, list[_Token]]:
+    def _add_picture(self, split: Clean | Seen | Noised, position: int) -> tuple[range, list[_Run]]:
         start = self._add_ids([self._config.start_of_image], [position])
         if isinstance(split, Seen):
             stream, place = 1, self._add_patches(split, position)
         else:
             stream, place = 2, self._add_latents(split, position)
         end = self._add_ids([self._config.end_of_image], [position])
-        return place, [(0, start[0]), *((stream, at) for at in place), (0, end[0])]
+        return place, [(0, start), (stream, place), (0, end)]
 
     def _add_patches(self, split: Seen, position: int) -> range:
         assert self._config.vision is not None
@@ -278,8 +279,9 @@ class _Row:
         sizes = [len(stream.positions) for stream in self._streams]
         offsets = (0, sizes[0], sizes[0] + sizes[1])
 
-        def joint(tokens: Iterable[_Token]) -> tuple[int, ...]:
-            return tuple(offsets[stream] + at for stream, at in tokens)
+        def joint(runs: Iterable[_Run]) -> tuple[int, ...]:
+            shifted = (range(offsets[stream] + run.start, offsets[stream] + run.stop) for stream, run in runs)
+            return tuple(chain.from_iterable(shifted))
 
         blocks = [Block(joint(query), joint(key), causal) for query, key, causal in self._blocks]
         vision_channels = 0 if self._config.vision is None else self._config.vision.patch_channels
@@ -293,8 +295,8 @@ class _Row:
             .repeat_interleave(torch.tensor([len(each) for each in self._latents], dtype=torch.int64))
             .to(device),
             t_B=torch.tensor(self._times, dtype=torch.float64, device=device),
-            noised_N=torch.tensor([at for place in self._noised for at in place], dtype=torch.int64, device=device),
-            position_T=torch.tensor([at for stream in self._streams for at in stream.positions], device=device),
+            noised_N=torch.tensor(list(chain(*self._noised)), dtype=torch.int64, device=device),
+            position_T=torch.tensor(list(chain(*(stream.positions for stream in self._streams))), device=device),
             attend=block_attention(blocks, device, dtype),
             attend_patches=self._attend_patches(device, dtype),
             sees=sees or bool(self._patches),
