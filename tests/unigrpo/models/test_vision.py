@@ -203,6 +203,28 @@ def test_no_pictures_run_the_same_modules_and_give_no_gradient(small: VisionMode
         assert not value.grad.any(), name
 
 
+def test_recomputed_blocks_give_the_same_bits_and_run_again_for_gradients_alone(small: VisionModel) -> None:
+    runs: list[nn.Module] = []
+    for layer in small.vision_model.encoder.layers:
+        layer.register_forward_pre_hook(lambda module, _: runs.append(module))
+    row = row_of(GRIDS)
+    nothing = torch.empty(0, SMALL.patch_channels), torch.empty(0, dtype=torch.int64), None
+
+    def answers_and_gradients() -> list[Tensor]:
+        seen_VE = small(*row)
+        return [seen_VE, *torch.autograd.grad(seen_VE.square().sum() + small(*nothing).sum(), list(small.parameters()))]
+
+    kept = answers_and_gradients()
+    assert len(runs) == 2 * SMALL.num_layers
+    small.checkpoint_layers = True
+    recomputed = answers_and_gradients()
+    assert len(runs) == 6 * SMALL.num_layers
+    assert all(torch.equal(one, other) for one, other in zip(kept, recomputed, strict=True))
+    with torch.no_grad():
+        small(*row)
+    assert len(runs) == 7 * SMALL.num_layers
+
+
 def test_patches_without_a_kernel_are_a_mistake(small: VisionModel) -> None:
     patches_VC, place_V, _ = row_of([(1, 2)])
     with pytest.raises(AssertionError, match="2 patches and nothing that says"):

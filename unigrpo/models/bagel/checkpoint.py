@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from unigrpo.models.bagel.autoencoder import AutoEncoder
 from unigrpo.models.bagel.config import LATENT_TABLE, VIT_FILE, WEIGHTS_FILE, BagelConfig
-from unigrpo.models.bagel.model import Bagel, PositionTable, position_table
+from unigrpo.models.bagel.model import VISION_PREFIXES, Bagel, PositionTable, position_table
 from unigrpo.models.bagel.transformer import widened
 from unigrpo.models.bagel.weights_file import WeightsFile, write_weights
 from unigrpo.tokenizer import TOKENIZER_FILES, tokenizer_file
@@ -29,7 +29,6 @@ AUTOENCODER_FILE = "ae.safetensors"
 VISION_TABLE = "vit_pos_embed.pos_embed"
 POSITION_TABLES = (LATENT_TABLE, VISION_TABLE)
 """Follow from a formula: a file may lack them, and is always written with them."""
-VISION_NAMES = ("vit_model.", "connector.")
 TRAVELLING_FILES = (*TOKENIZER_FILES, "generation_config.json")
 """Files that a policy takes along from the folder it started from, where they are there."""
 
@@ -86,14 +85,14 @@ def load_weights(module: nn.Module, path: Path) -> None:
 def check_shapes(found: Shapes, wanted: Shapes, place: str) -> None:
     """Raises ValueError unless `found`, at `place`, has the names and shapes of `wanted`; position tables may be absent."""
     way_out = "the config beside it describes another model: use the config and weights of one checkpoint"
-    sees, should_see = (any(name.startswith(VISION_NAMES) for name in names) for names in (found, wanted))
+    sees, should_see = (any(name.startswith(VISION_PREFIXES) for name in names) for names in (found, wanted))
     if sees and not should_see:
         raise ValueError(
-            f"{place} holds a vision tower ({', '.join(VISION_NAMES)}), but {VIT_FILE} beside it is missing; copy it there"
+            f"{place} holds a vision tower ({', '.join(VISION_PREFIXES)}), but {VIT_FILE} beside it is missing; copy it there"
         )
     if should_see and not sees:
         raise ValueError(
-            f"{VIT_FILE} asks for a vision tower ({', '.join(VISION_NAMES)}), but {place} holds none; copy the whole "
+            f"{VIT_FILE} asks for a vision tower ({', '.join(VISION_PREFIXES)}), but {place} holds none; copy the whole "
             f"weights there, or remove {VIT_FILE} for a model without eyes"
         )
     if missing := sorted(wanted.keys() - found.keys() - set(POSITION_TABLES)):

@@ -8,11 +8,13 @@ Shapes: V patches of all pictures, C numbers of a patch, E width of the tower, N
 language model.
 """
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unigrpo.models.bagel.attention import Attend
 from unigrpo.models.bagel.config import VisionConfig
+from unigrpo.models.bagel.recompute import recomputed
 
 
 class Perceptron(nn.Module):
@@ -41,6 +43,15 @@ class VisionModel(nn.Module):
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
         self.vision_model = Tower(config)
+
+    @property
+    def checkpoint_layers(self) -> bool:
+        """Whether gradients recompute each block instead of keeping what it held."""
+        return self.vision_model.encoder.checkpoint_layers
+
+    @checkpoint_layers.setter
+    def checkpoint_layers(self, recompute: bool) -> None:
+        self.vision_model.encoder.checkpoint_layers = recompute
 
     def forward(self, patches_VC: Tensor, place_V: Tensor, attend: Attend | None) -> Tensor:
         """[V, E] after the last norm, in the dtype of the weights.
@@ -86,11 +97,14 @@ class Encoder(nn.Module):
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
+        self.checkpoint_layers = False
         self.layers = nn.ModuleList(VisionLayer(config) for _ in range(config.num_layers))
 
     def forward(self, x_VE: Tensor, attend: Attend | None) -> Tensor:
         for layer in self.layers:
-            x_VE = layer(x_VE, attend)
+            x_VE = (
+                recomputed(layer, x_VE, attend) if self.checkpoint_layers and torch.is_grad_enabled() else layer(x_VE, attend)
+            )
         return x_VE
 
 
