@@ -7,13 +7,13 @@ from typing import Literal
 
 from cluster.judge_checks import check_judges
 from cluster.picture_checks import require_editable
-from cluster.prompts import asked, load_prompts, system_spans
+from cluster.prompts import asked, load_prompts, plain_ids, system_spans
 from cluster.sft_checks import fitting_lines, told
 from configs.load import ConfigError, check_files, model_folder, start_folder, still_to_be_given
 from configs.reward import parts_of
 from configs.reward_model import RewardModelConfig
 from configs.reward_service import RewardServiceConfig
-from configs.schema import Config, FilePrompts, SftConfig, ShapesPrompts, TrainConfig, VelocityMse
+from configs.schema import Config, FilePrompts, Prompts, SftConfig, ShapesPrompts, TrainConfig, VelocityMse
 from configs.sft import FileData, NewStart
 from configs.verifiers import RandomReward
 from rollout_workers.cache import require_cache
@@ -89,6 +89,7 @@ def check_sft(config: SftConfig) -> tuple[SftLine, ...]:
     if isinstance(config.start, NewStart) or config.start.path is None:
         return ()
     model, tokenizer = read_model(start_folder(config), "start.path")
+    _require_trainable(config, model, "start.path")
     data = config.data
     return fitting_lines(data, model, tokenizer) if isinstance(data, FileData) and data.path is not None else ()
 
@@ -144,6 +145,7 @@ def check(config: TrainConfig, *, evaluates: bool) -> Known | None:
     if config.model.path is None:
         return None
     model, tokenizer = check_model(config)
+    _require_trainable(config, model, "model.path")
     complete = not still_to_be_given(config)
     num_prompts = count_prompts(config, tokenizer, model, evaluates=evaluates) if complete else None
     return Known(model=model, tokenizer=tokenizer, num_prompts=num_prompts)
@@ -158,6 +160,10 @@ def check_model(config: TrainConfig) -> tuple[BagelConfig, Tokenizer]:
             f"reasoner.max_model_len is {config.reasoner.max_model_len}, but the model at {config.model.path} has "
             f"{model.max_position_embeddings} positions; lower it"
         )
+    try:
+        plain_ids(config.model.system_prompt, tokenizer)
+    except ValueError as error:
+        raise ConfigError(f"model.system_prompt: {error}") from None
     try:
         model.grid_hw(config.sampler.height, config.sampler.width)
     except ValueError as error:
@@ -180,6 +186,14 @@ def read_model(folder: Path, key: str) -> tuple[BagelConfig, Tokenizer]:
     except ValueError as error:
         raise ConfigError(f"{key}: {error}") from None
     return model, tokenizer
+
+
+def _require_trainable(config: TrainConfig | SftConfig, model: BagelConfig, key: str) -> None:
+    if "vision" in config.learner.trains and model.vision is None:
+        raise ConfigError(
+            f"learner.trains is {list(config.learner.trains)}, but the model of {key} has no vision tower; leave vision "
+            f"out, or give {key} of a model that sees"
+        )
 
 
 def count_prompts(config: TrainConfig, tokenizer: Tokenizer, model: BagelConfig, *, evaluates: bool) -> int:
@@ -217,7 +231,7 @@ def fitting_prompts(
         way_out = "" if source.kind == "file" else f"; set {section}reward or {section}prompts"
         raise ConfigError(f"{section}prompts: {error}{way_out}") from None
     try:
-        require_fitting(prompts, config, tokenizer, model)
+        require_fitting(prompts, source, config, tokenizer, model)
         if isinstance(source, FilePrompts):
             assert source.path is not None, "checked before"
             require_editable(prompts, source.path, config.sampler, model)
@@ -226,15 +240,22 @@ def fitting_prompts(
     return prompts
 
 
-def require_fitting(prompts: Sequence[Prompt], config: TrainConfig, tokenizer: Tokenizer, model: BagelConfig) -> None:
-    """Raises ValueError naming a prompt that leaves no room for its thought, or that the tokenizer cannot say."""
+def require_fitting(
+    prompts: Sequence[Prompt], source: Prompts, config: TrainConfig, tokenizer: Tokenizer, model: BagelConfig
+) -> None:
+    """Raises ValueError naming the first prompt that leaves no room for its thought, or that the tokenizer cannot say."""
     room = config.reasoner.max_model_len - config.rollout.max_thought_tokens
     system = system_spans(config.model.system_prompt, tokenizer)
     for prompt in prompts:
-        length = len(reasoner_prompt_ids([*system, Given(token_ids=tokenizer.encode(prompt.text))], model))
+        place = f"{source.path}:{prompt.index + 1}: " if isinstance(source, FilePrompts) else ""
+        try:
+            ids = plain_ids(prompt.text, tokenizer)
+        except ValueError as error:
+            raise ValueError(f"{place}prompt {prompt.text!r}: {error}") from None
+        length = len(reasoner_prompt_ids([*system, Given(token_ids=ids)], model))
         if length > room:
             raise ValueError(
-                f"prompt {prompt.text!r} has {length} tokens with its system prompt, but reasoner.max_model_len="
+                f"{place}prompt {prompt.text!r} has {length} tokens with its system prompt, but reasoner.max_model_len="
                 f"{config.reasoner.max_model_len} leaves {room} beside rollout.max_thought_tokens="
                 f"{config.rollout.max_thought_tokens}; raise the first, lower the second or shorten the prompt"
             )

@@ -9,6 +9,7 @@ from configs.reward import Reward
 from configs.schema import Prompts
 from reward_server.benchmarks import EXAM
 from reward_server.verifiers import validate_metadata
+from unigrpo.models.bagel.config import SPECIAL_TOKENS
 from unigrpo.prompts import read_prompt_file
 from unigrpo.seeds import derive_seed
 from unigrpo.shapes.prompts import shapes_prompts
@@ -41,7 +42,22 @@ def asked(prompt: Prompt) -> tuple[str, Path | None]:
 
 def system_spans(system_prompt: str, tokenizer: Tokenizer) -> tuple[Given, ...]:
     """What every chain begins with: the system prompt, nothing where it is empty."""
-    return (Given(token_ids=tokenizer.encode(system_prompt)),) if system_prompt else ()
+    return (Given(token_ids=plain_ids(system_prompt, tokenizer)),) if system_prompt else ()
+
+
+def plain_ids(text: str, tokenizer: Tokenizer) -> tuple[int, ...]:
+    """Token ids of a text that a user wrote.
+
+    Raises ValueError naming words that the vocabulary does not have, or a special token of the model.
+    """
+    token_ids = tokenizer.encode(text)
+    for special, _ in SPECIAL_TOKENS.values():
+        if tokenizer.id_of(special) in token_ids:
+            raise ValueError(
+                f"the special token {special} must not stand in a text, as it would break the layout of the context; write it "
+                "another way"
+            )
+    return token_ids
 
 
 def load_prompts(config: Prompts, reward: Reward) -> Sequence[Prompt]:

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 
+from cluster.prompts import plain_ids
 from configs.load import ConfigError
 from configs.sft import FileData
-from unigrpo.models.bagel.config import SPECIAL_TOKENS, BagelConfig
+from unigrpo.models.bagel.config import BagelConfig
 from unigrpo.sft_file import SftLine, read_sft_file, refuse
 from unigrpo.tokenizer import Tokenizer
 
@@ -40,20 +41,12 @@ def _faults(line: SftLine, data: FileData, model: BagelConfig, tokenizer: Tokeni
     texts = {"prompt": line.prompt}
     if line.thought is not None:
         texts |= {"thought": line.thought} | ({"data.system_prompt": data.system_prompt} if data.system_prompt else {})
-    special = {getattr(model, name) for name in SPECIAL_TOKENS}
     positions = 1 + 2 * (line.source_image is not None)  # one a picture block: what is painted, latents, patches
     for key, text in texts.items():
         try:
-            ids = tokenizer.encode(text)
+            positions += len(plain_ids(text, tokenizer)) + 2
         except ValueError as error:
             yield f"{key}: {error}"
-            continue
-        if found := special.intersection(ids):
-            yield (
-                f"{key} holds the special token of id {min(found)}, which would break the layout of the context; "
-                "write it another way"
-            )
-        positions += len(ids) + 2
     if positions > model.max_position_embeddings:
         yield (
             f"the example takes {positions} positions, but the model has {model.max_position_embeddings}; "

@@ -1,6 +1,7 @@
 """What `unigrpo validate` finds before Ray starts, on the bundled model: 512 positions, 566 prompts to train on."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,14 @@ def train(config: TrainConfig) -> object:
             "reward: reward.verifier no_such_module:Judge: there is no",
         ),
         ("sampler.height=30", "sampler.height or sampler.width: a painting's height is 30 pixels"),
+        (
+            "model.system_prompt=a circle <|im_end|>",
+            "model.system_prompt: the special token <|im_end|> must not stand in a text, as it would break the layout",
+        ),
+        (
+            "learner.trains=[text, generation, vision]",
+            "learner.trains is ['text', 'generation', 'vision'], but the model of model.path has no vision tower; leave vision",
+        ),
         ("model.path=/nowhere", "model.path is /nowhere, which does not exist"),
     ],
 )
@@ -188,6 +197,23 @@ def test_an_evaluation_finds_prompts_that_do_not_fit_and_cannot_be_judged(tmp_pa
     file.write_text('{"tag": "colors", "include": [{"class": "dog", "count": 1}], "prompt": "a circle"}\n')
     with pytest.raises(ConfigError, match=r"prompts.jsonl:1: .*'dog', which the detector cannot name"):
         prepare_evaluation(quickstart(f"evaluation.prompts={{kind: file, path: {file}}}"))
+
+
+@pytest.mark.parametrize("special", ["<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>"])
+def test_special_tokens_in_a_prompt_are_refused_with_its_line(special: str, tmp_path: Path) -> None:
+    file = tmp_path / "prompts.jsonl"
+    spoilt = replace(shapes_prompts("train")[8], text=f"a circle{special} red", metadata={})
+    spoilt = replace(spoilt, metadata={**shapes_prompts("train")[8].metadata, "prompt": spoilt.text})
+    write_prompt_file(file, [*shapes_prompts("train")[:8], spoilt])
+    for key, check in (("prompts", train), ("evaluation.prompts", train), ("evaluation.prompts", prepare_evaluation)):
+        with pytest.raises(ConfigError) as raised:
+            check(quickstart(f"{key}={{kind: file, path: {file}}}"))
+        place = f"{key}: {file}:9: prompt 'a circle{special} red': the special token {special} must not stand in a text"
+        assert str(raised.value).startswith(place)
+
+
+def test_an_evaluation_does_not_ask_for_the_tower_that_training_would() -> None:
+    prepare_evaluation(quickstart("learner.trains=[text, generation, vision]"))
 
 
 def test_the_roles_together_must_fit_the_cluster() -> None:

@@ -1,13 +1,16 @@
 """The order of prompts is a function of seed and step, and every epoch visits every prompt once."""
 
+import re
 from pathlib import Path
 
 import pytest
 
-from cluster.prompts import PromptStream, asked, load_prompts
+from cluster.prompts import PromptStream, asked, load_prompts, plain_ids, system_spans
 from configs.schema import FilePrompts, ShapesPrompts
 from configs.verifiers import GenevalReward
-from unigrpo.types import Prompt
+from tests.unigrpo.released_tokenizer import save_released_tokenizer
+from unigrpo.tokenizer import load_tokenizer
+from unigrpo.types import Given, Prompt
 
 REWARD = GenevalReward(detector="shapes")
 PROMPTS = [Prompt(index=index, text=f"prompt {index}", metadata={}) for index in range(10)]
@@ -48,3 +51,16 @@ def test_prompts_come_from_the_world_or_a_file(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("circle", "dog"))
     with pytest.raises(ValueError, match=r"prompts.jsonl:1: .*dog"):
         load_prompts(FilePrompts(path=path), REWARD)
+
+
+def test_what_a_user_wrote_holds_no_special_token(tmp_path: Path) -> None:
+    save_released_tokenizer(tmp_path)
+    tokenizer = load_tokenizer(tmp_path)
+    plain = "<think> im_end < | vision_start |> </think>"
+    assert plain_ids(plain, tokenizer) == tokenizer.encode(plain)
+    assert system_spans(plain, tokenizer) == (Given(token_ids=tokenizer.encode(plain)),)
+    assert system_spans("", tokenizer) == ()
+    for special in ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>"):
+        for encode in (plain_ids, system_spans):
+            with pytest.raises(ValueError, match=re.escape(f"the special token {special} must not stand in a text")):
+                encode(f"a cat{special} dog", tokenizer)

@@ -13,6 +13,8 @@ from configs.load import ConfigError, load
 from configs.schema import SftConfig
 from tests.cluster.seeing import SEEING, save_seeing_model, write_examples
 
+WITHOUT_EYES = ("learner.trains=[text, generation]", "learner.vision_learning_rate=1e-6")
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -43,13 +45,9 @@ def validate(config: SftConfig) -> list[str]:
         ("data.longest_side=48", "data.longest_side: a painting's height is 48 pixels"),
         ("start.path=/nowhere", "start.path is /nowhere, which does not exist"),
         ("start.path={folder}", "start.path: "),
+        ("start.path={folder}/blind", "learner.trains is ['text', 'generation', 'vision'], but the model of start.path has no"),
         ("data.path={folder}/none.jsonl", "data.path is {folder}/none.jsonl, which does not exist"),
         ("data.path={folder}/0.png", "data.path: {folder}/0.png is not in order:\n  {folder}/0.png:1: not valid JSON ("),
-        (
-            "start.path={folder}/blind",
-            "data.path: {folder}/data.jsonl is not in order:\n  {folder}/data.jsonl:4: source_image is given, but the model "
-            "has no vision tower; leave it out, or start from a model that sees\n  {folder}/data.jsonl:5: source_image",
-        ),
     ],
 )
 def test_validating_and_fine_tuning_find_the_same(
@@ -60,11 +58,20 @@ def test_validating_and_fine_tuning_find_the_same(
     assert message.format(folder=folder) in str(raised.value)
 
 
-def data_of(folder: Path, tmp_path: Path, **line: str) -> SftConfig:
+def test_a_model_without_eyes_is_given_no_pictures(folder: Path) -> None:
+    with pytest.raises(ConfigError) as raised:
+        prepare_sft(config_of(folder, f"start.path={folder}/blind", *WITHOUT_EYES))
+    assert str(raised.value).startswith(
+        f"data.path: {folder}/data.jsonl is not in order:\n  {folder}/data.jsonl:4: source_image is given, but the model has "
+        f"no vision tower; leave it out, or start from a model that sees\n  {folder}/data.jsonl:5: source_image"
+    )
+
+
+def data_of(folder: Path, tmp_path: Path, *overrides: str, **line: str) -> SftConfig:
     """A config over one line."""
     path = tmp_path / "data.jsonl"
     path.write_text(json.dumps({"image": str(folder / "0.png"), **line}) + "\n", encoding="utf-8")
-    return config_of(folder, f"data.path={path}")
+    return config_of(folder, f"data.path={path}", *overrides)
 
 
 def test_an_example_of_just_as_many_positions_as_the_model_has_and_one_more(folder: Path, tmp_path: Path) -> None:
@@ -87,14 +94,17 @@ def test_a_thought_brings_the_system_prompt_with_it(folder: Path, tmp_path: Path
 
 
 def test_special_tokens_in_a_text_are_refused(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"data.jsonl:1: thought holds the special token of id [0-9]+, which would break"):
+    with pytest.raises(ConfigError, match=r"data.jsonl:1: thought: the special token <\|im_end\|> must not stand in a text"):
         prepare_sft(data_of(folder, tmp_path, prompt="a", thought="one <|im_end|> two"))
+    thinking = data_of(folder, tmp_path, prompt="a", thought="one")
+    spoilt = thinking.model_copy(update={"data": thinking.data.model_copy(update={"system_prompt": "<|vision_start|>"})})
+    with pytest.raises(ConfigError, match=r"data.jsonl:1: data.system_prompt: the special token <\|vision_start\|> must not"):
+        prepare_sft(spoilt)
     assert len(prepare_sft(data_of(folder, tmp_path, prompt="a", thought="<think> one < two | im_end"))) == 1
 
 
 def test_words_that_a_tokenizer_does_not_know_are_named_with_their_line(folder: Path, tmp_path: Path) -> None:
-    config = data_of(folder, tmp_path, prompt="a zebra")
-    shapes = config.model_copy(update={"start": config.start.model_copy(update={"path": Path("bundled:shapes")})})
+    shapes = data_of(folder, tmp_path, "start.path=bundled:shapes", *WITHOUT_EYES, prompt="a zebra")
     with pytest.raises(ConfigError, match=r"data.jsonl:1: prompt: the tokenizer does not know 'zebra' in 'a zebra'"):
         prepare_sft(shapes)
 
