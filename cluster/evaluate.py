@@ -9,6 +9,7 @@ from typing import Any
 
 import ray
 import torch
+from ray import ObjectRef
 
 from cluster import actors
 from cluster.evaluation import Benchmark, benchmark as benchmark_of, evaluate, forgotten_prompts, seen_by
@@ -29,9 +30,11 @@ from cluster.system import judges_of, rollout_roles, rollouts_of
 from cluster.view import View
 from configs.load import ConfigError
 from configs.schema import TrainConfig
+from rollout_workers.weights import parameter_shapes
 from unigrpo.buckets import pack
 from unigrpo.geneval_folder import PaintedPrompt, is_geneval_folder, read_picture
-from unigrpo.models.bagel.checkpoint import load_model
+from unigrpo.models.bagel.config import WEIGHTS_FILE, BagelConfig
+from unigrpo.models.bagel.weights_file import WeightsFile
 from unigrpo.tokenizer import Tokenizer
 from unigrpo.types import Painting, Score
 
@@ -83,13 +86,20 @@ def _paint(config: TrainConfig, tokenizer: Tokenizer, view: View, folder: Path) 
     workers = actors.start(rollout_roles(config, {role: config.evaluation_reward}), config.cluster)
     judges = judges_of(role, config.evaluation_reward, workers, view)
     rollouts = rollouts_of(config, workers, {"evaluation": judges}, tokenizer, view)
-    model = load_model(config.model.path, dtype=torch.float32).model
-    buckets = pack(model.named_parameters(), version=0, bucket_bytes=config.learner.bucket_bytes)
-    rollouts.load([ray.put(bucket) for bucket in buckets], version=0)
+    rollouts.load(_published(config.model.path, config.learner.bucket_bytes), version=0)
     write_config(folder, config)
     return evaluate_into(
         folder, rollouts, benchmark_of(config, tokenizer), tokenizer.decode, timeout=config.cluster.call_timeout
     )
+
+
+def _published(folder: Path, bucket_bytes: int) -> list[ObjectRef]:
+    """A checkpoint's weights for the workers, read a tensor at a time, in the precision of its file."""
+    shapes = parameter_shapes(BagelConfig.from_folder(folder))
+    with WeightsFile(folder / WEIGHTS_FILE) as file:
+        named = ((name, file.tensor(name)) for name in shapes)
+        carried = ((name, value if value.dtype == torch.bfloat16 else value.float()) for name, value in named)
+        return [ray.put(bucket) for bucket in pack(carried, version=0, bucket_bytes=bucket_bytes)]
 
 
 def evaluate_into(

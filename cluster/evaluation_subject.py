@@ -26,6 +26,8 @@ def evaluation_config(subject: Path, benchmark: str | None, config_path: Path | 
         raise ConfigError(
             f"{subject} is a folder of pictures; say who judges them by --benchmark {', '.join(BENCHMARKS)} or by --config FILE"
         )
+    if config_path is None and benchmark is None:
+        print(f"{subject} says nothing of how to evaluate it, and there is no --config: {QUICKSTART.name} does")
     config = load(config_path or QUICKSTART, [*(BENCHMARKS[benchmark] if benchmark else ()), *overrides])
     if not isinstance(config, TrainConfig):
         raise ConfigError(f"an evaluation takes a training config, but {config_path} has task {config.task}")

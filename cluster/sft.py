@@ -33,7 +33,7 @@ from unigrpo.shapes.start import make_start
 from unigrpo.tokenizer import load_tokenizer
 
 REPORT_EVERY = 50
-"""Updates or autoencoder steps between lines on the terminal."""
+"""Updates or autoencoder steps between lines on the terminal, if these come faster than SILENT_SECONDS."""
 
 
 def run_sft(config: SftConfig) -> None:
@@ -52,8 +52,8 @@ def run_sft(config: SftConfig) -> None:
         view.say(f"learner: {actors.join_ranks(workers['learner'], config.cluster)}")
         fine_tune(config, LearnerGroup(workers["learner"], timeout=config.cluster.call_timeout), material, view)
         view.say(
-            f"done: checkpoints are in {config.run_dir}/checkpoints; score one with `unigrpo evaluate {config.run_dir}`, "
-            f"take it away with `unigrpo export {config.run_dir} --to FOLDER`"
+            f"done: checkpoints are in {config.run_dir}/checkpoints; score one with `unigrpo evaluate {config.run_dir} "
+            "--config FILE`, a training config whose evaluation section says how"
         )
 
 
@@ -72,8 +72,7 @@ def fine_tune(config: SftConfig, learner: LearnerGroup, material: Material, view
             step += 1
             row = {**stats, **clock.seconds}
             metrics.log("train", step, row)
-            if step % REPORT_EVERY == 0:
-                view.step(step, row)
+            view.step(step, row, told=step % REPORT_EVERY == 0 or step == config.steps)
             if config.checkpoint.due(step, config.steps):
                 learner.save(step)
 

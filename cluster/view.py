@@ -1,5 +1,6 @@
 """What a person sees while a run goes on: each stage's work, and one line a step."""
 
+import time
 from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
@@ -32,6 +33,8 @@ COLUMNS = {
     "sync s": "seconds/sync",
 }
 
+SILENT_SECONDS = 10.0
+"""How long a run whose output is a file says nothing of its stages."""
 STAGES = ("rollout", "data", "update", "sync")
 """Stages of the loop, which follow each other; those inside a rollout overlap."""
 
@@ -43,6 +46,7 @@ class View:
         self._console = Console()
         self._live = Live(console=self._console, refresh_per_second=4, transient=True) if self._console.is_terminal else None
         self._total, self._step, self._stage = total_steps, 0, "evaluation"
+        self._said_at = time.monotonic()
         self._step_seconds: list[float] = []
 
     def __enter__(self) -> "View":
@@ -56,6 +60,7 @@ class View:
 
     def say(self, text: str) -> None:
         """One line that stays."""
+        self._said_at = time.monotonic()
         self._console.print(text, highlight=False, soft_wrap=True)
 
     def stage(self, name: str) -> None:
@@ -65,16 +70,24 @@ class View:
             self._live.update(self._render([], None))
 
     def stages(self, pools: Sequence[Pool], tally: Tally) -> None:
-        """Show what every pool is doing now, and what judges were asked so far."""
+        """Show what every pool is doing now, and what judges were asked so far; without a terminal, after a silence only."""
         if self._live:
             self._live.update(self._render(pools, tally))
+        elif time.monotonic() - self._said_at > SILENT_SECONDS:
+            work = ", ".join(f"{pool.role} {len(pool.pending())} working, {len(pool.queue)} waiting" for pool in pools)
+            self.say(f"{self._title()}: {work}; scores asked {tally.asked}")
 
-    def step(self, step: int, row: Mapping[str, Any]) -> None:
-        """A step has ended with these metrics."""
+    def step(self, step: int, row: Mapping[str, Any], *, told: bool = True) -> None:
+        """A step has ended with these metrics, which are told if `told`, or after a silence."""
         self._step = step
         self._step_seconds.append(sum(row[WALL_CLOCK + stage] for stage in STAGES if WALL_CLOCK + stage in row))
+        if not told and time.monotonic() - self._said_at < SILENT_SECONDS:
+            return
         cells = [f"{name} {row[key]:.4g}" for name, key in COLUMNS.items() if key in row]
         self.say(f"step {step}/{self._total}  " + "  ".join(cells) + f"  left {self._left()}")
+
+    def _title(self) -> str:
+        return f"step {self._step + 1} of {self._total}: {self._stage}" if self._total else self._stage
 
     def _left(self) -> str:
         seconds = median(self._step_seconds) * (self._total - self._step)
@@ -89,8 +102,7 @@ class View:
                 f"groups dropped {tally.dropped} of {tally.groups}"
             )
         )
-        title = f"step {self._step + 1} of {self._total}: {self._stage}"
-        stages = Table("stage", "working on", "waiting", title=title, caption=scores)
+        stages = Table("stage", "working on", "waiting", title=self._title(), caption=scores)
         for pool in pools:
             stages.add_row(pool.role, ", ".join(pool.pending().values()) or "idle", str(len(pool.queue)))
         return Group(stages, ProgressBar(total=self._total, completed=self._step))

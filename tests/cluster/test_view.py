@@ -44,3 +44,25 @@ def test_overlapping_jobs_of_a_stage_count_once() -> None:
     pool = fake_pool()
     pool.spans += [(0.0, 2.0), (1.0, 3.0), (5.0, 6.0), (5.5, 5.6)]
     assert pool.seconds() == 4.0
+
+
+def test_after_a_silence_a_file_is_told_what_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("cluster.view.time.monotonic", lambda: now[0])
+    with View(0) as view:
+        for now[0] in (1.0, 9.0, 11.0, 12.0):
+            view.stages([fake_pool()], Tally(asked=5))
+    assert capsys.readouterr().out == "evaluation: reasoner 0 working, 0 waiting; scores asked 5\n"
+
+
+def test_steps_that_come_fast_are_told_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("cluster.view.time.monotonic", lambda: now[0])
+    with View(31) as view:
+        for step, now[0] in enumerate((1.0, 2.0, 13.0, 14.0), start=1):
+            view.step(step, ROW, told=step == 1)
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == ["1/31", "3/31"]
