@@ -46,7 +46,11 @@ def test_edits_are_trained_on_and_evaluated_with_guidance(command: Command, tmp_
     start, run = save_start(tmp_path, VISION), tmp_path / "run"
     prompts = {"kind": "file", "path": str(save_prompts(tmp_path))}
     evaluation = {"every": 2, "num_points": 4, "prompts": prompts, "images_per_prompt": 2, "guidance": GUIDANCE}
-    changes = {"prompts": prompts, "evaluation": evaluation, "learner": {"num_ranks": 2, "zero_stage": 3, **CPUS}}
+    changes = {
+        "prompts": prompts,
+        "evaluation": evaluation,
+        "learner": {"num_ranks": 2, "zero_stage": 3, "activation_checkpointing": True, **CPUS},
+    }
     trained = command("train", write_config(tmp_path / "run.yaml", run_values(start, run, changes)))
     output, _ = trained.communicate(timeout=500)
     assert trained.returncode == 0, output
