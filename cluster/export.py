@@ -13,7 +13,7 @@ from cluster.evaluation_subject import CHECKPOINTS, checkpoint_of, released_layo
 from cluster.preflight import read_model
 from configs.load import ConfigError, load, model_folder
 from configs.schema import TrainConfig
-from unigrpo.models.bagel.checkpoint import AUTOENCODER_FILE, TRAVELLING_FILES, copy_files, replacing, write_policy
+from unigrpo.models.bagel.checkpoint import AUTOENCODER_FILE, TRAVELLING_FILES, copy_files, filling, write_policy
 from unigrpo.models.bagel.config import WEIGHTS_FILE, BagelConfig
 from unigrpo.models.bagel.config_files import ROOT_FILE
 from unigrpo.models.bagel.model import text_expert_name
@@ -33,9 +33,7 @@ def run_export(subject: Path, to: Path, *, dtype: torch.dtype, text_expert: bool
     """
     if not model_folder(subject).exists():
         raise ConfigError(f"{subject} does not exist; give a run folder or a checkpoint")
-    source, to = released_layout(checkpoint_of(subject)), to.absolute()
-    if to.exists() and not (to.is_dir() and not any(to.iterdir())):
-        raise ConfigError(f"--to {to} exists and is not an empty folder; give another, what is there is not overwritten")
+    source, to = released_layout(checkpoint_of(subject)), _free(to)
     config, tokenizer = read_model(source, "export")
     try:
         if text_expert:
@@ -54,7 +52,7 @@ def export_policy(source: Path, to: Path, config: BagelConfig, dtype: torch.dtyp
 
     Raises ValueError for a file that is not the config's, OSError naming `to` when it cannot be written.
     """
-    with replacing(to) as beside, WeightsFile(source / WEIGHTS_FILE) as weights:
+    with filling(to) as beside, WeightsFile(source / WEIGHTS_FILE) as weights:
         write_policy(beside / WEIGHTS_FILE, config, weights.shapes, _told(weights.tensor, weights.shapes), dtype)
         copy_files(source, beside, (AUTOENCODER_FILE, *TRAVELLING_FILES))
         config.save(beside)
@@ -67,7 +65,7 @@ def export_text_expert(source: Path, to: Path, config: BagelConfig, tokenizer: T
     tokenizer that is no byte-pair encoding, such as the shapes world's: transformers and vLLM would take it for Qwen2's and
     cut words in another way, without a word of warning. Raises as export_policy.
     """
-    with replacing(to) as beside, WeightsFile(source / WEIGHTS_FILE) as weights:
+    with filling(to) as beside, WeightsFile(source / WEIGHTS_FILE) as weights:
         names = {served: name for name in weights.shapes if (served := text_expert_name(name)) is not None}
         shapes = {served: weights.shapes[name] for served, name in names.items()}
         write_weights(
@@ -79,6 +77,20 @@ def export_text_expert(source: Path, to: Path, config: BagelConfig, tokenizer: T
         (beside / ROOT_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         if tokenizer.is_bpe:
             copy_files(source, beside, TOKENIZER_FILES)
+
+
+def _free(to: Path) -> Path:
+    """Where `to` leads, links followed: absent, or an empty folder. Raises ConfigError."""
+    try:
+        target = to.resolve()
+        taken = target.exists() and not (target.is_dir() and not any(target.iterdir()))
+    except (OSError, RuntimeError, ValueError) as error:  # too long a name, a circle of links, a NUL in it
+        raise ConfigError(f"--to {str(to)!r} cannot be a folder ({error}); give another path") from None
+    if taken:
+        raise ConfigError(f"--to {to} exists and is not an empty folder; give another, what is there is not overwritten")
+    if to.is_symlink() and not target.exists():
+        raise ConfigError(f"--to {to} is a link to {target}, where nothing is; make that folder, or give another path")
+    return target
 
 
 def _told(tensor: Callable[[str], Tensor], shapes: Mapping[str, tuple[int, ...]]) -> Callable[[str], Tensor]:

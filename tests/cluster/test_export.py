@@ -5,6 +5,7 @@ import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from cluster import cli, export
 from tests.unigrpo.models.fakes import random_autoencoder
 from tests.unigrpo.models.released import SEEING
 from tests.unigrpo.released_tokenizer import SPECIAL_TOKENS, save_released_tokenizer, with_its_tokens
-from unigrpo.models.bagel.checkpoint import load_model, save_model
+from unigrpo.models.bagel.checkpoint import load_model, save_model, write_policy
 from unigrpo.models.bagel.model import Bagel
 
 CONFIG = with_its_tokens(SEEING)
@@ -218,6 +219,66 @@ def test_what_cannot_be_exported_from_or_to(run: Path, tmp_path: Path, capsys: p
         assert message in capsys.readouterr().err
     assert [path.name for path in taken.iterdir()] == ["kept"]
     assert not (tmp_path / "new").exists()
+
+
+def test_a_link_to_an_empty_folder_has_its_target_filled(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "target").mkdir()
+    link = tmp_path / "link"
+    link.symlink_to("target")
+    assert cli.main(["export", str(run), "--to", str(link)]) == 0
+    assert link.is_symlink()
+    assert (tmp_path / "target" / "ema.safetensors").is_file()
+
+
+def test_paths_that_can_be_no_folder(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "dangling").symlink_to("gone")
+    (tmp_path / "round").symlink_to("round")
+    for name, message in (
+        ("dangling", f"--to {tmp_path}/dangling is a link to {tmp_path}/gone, where nothing is; make that folder, or give"),
+        ("round", f"--to '{tmp_path}/round' cannot be a folder (Symlink loop from "),
+        (300 * "a", "cannot be a folder ([Errno 36] File name too long: "),
+        ("a\0b", "a\\x00b' cannot be a folder (embedded null byte); give another path"),
+    ):
+        assert cli.main(["export", str(run), "--to", f"{tmp_path}/{name}"]) == 2
+        said = capsys.readouterr().err
+        assert message in said
+        assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("meanwhile", ["export", "file", "link"])
+def test_a_target_that_is_filled_meanwhile_stays_as_it_is(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], meanwhile: str
+) -> None:
+    """Another export into the same folder, a file, a link to an empty folder: each while the weights are written."""
+    to = tmp_path / "new" / "exported"
+
+    def interrupted(*arguments: Any) -> None:
+        monkeypatch.undo()
+        if meanwhile == "export":
+            export.run_export(run, to, dtype=torch.float32, text_expert=False)
+        elif meanwhile == "file":
+            to.write_text("mine")
+        else:
+            to.symlink_to(tmp_path)
+        write_policy(*arguments)
+
+    monkeypatch.setattr("cluster.export.write_policy", interrupted)
+    assert cli.main(["export", str(run), "--to", str(to), "--dtype", "bfloat16"]) == 2
+    assert capsys.readouterr().err == (
+        f"unigrpo: {to} has been filled by somebody else meanwhile and stays as it is; give another\n"
+    )
+    assert [path.name for path in to.parent.iterdir()] == ["exported"]
+    if meanwhile == "export":
+        assert {tensor.dtype for tensor in load_file(to / "ema.safetensors").values()} == {torch.float32}
+
+
+def test_a_folder_beside_the_target_is_left_alone(run: Path, tmp_path: Path) -> None:
+    own = [tmp_path / f".exported.{state}" for state in ("partial", "previous")]
+    for folder in own:
+        folder.mkdir()
+    assert cli.main(["export", str(run), "--to", str(tmp_path / "exported")]) == 0
+    assert all(folder.is_dir() for folder in own)
+    assert (tmp_path / "exported").stat().st_mode == own[0].stat().st_mode
 
 
 def test_an_export_takes_no_overrides(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@
 The weights decide nothing but the size of the latent position table: every other size comes from the JSON files and must agree.
 """
 
+import errno
 import hashlib
 import os
 import shutil
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +33,8 @@ POSITION_TABLES = (LATENT_TABLE, VISION_TABLE)
 """Follow from a formula: a file may lack them, and is always written with them."""
 TRAVELLING_FILES = (*TOKENIZER_FILES, "generation_config.json")
 """Files that a policy takes along from the folder it started from, where they are there."""
+TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
+"""What renaming a folder onto something says that is neither absent nor an empty folder."""
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -166,20 +170,39 @@ def replacing(folder: Path) -> Iterator[Path]:
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
         yield beside
-        for path in (*beside.iterdir(), beside):
-            _flush(path)
+        _flush_all(beside)
         if folder.exists():
             shutil.rmtree(previous, ignore_errors=True)
             os.replace(folder, previous)
         os.replace(beside, folder)
         _flush(folder.parent)
     except OSError as error:
-        raise OSError(
-            f"{folder} could not be saved ({error}); what was there before is untouched. Free some space or give another path"
-        ) from error
+        raise _unsaved(folder, error) from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     shutil.rmtree(previous, ignore_errors=True)
+
+
+@contextmanager
+def filling(folder: Path) -> Iterator[Path]:
+    """A new folder that becomes `folder`, absent or empty until then, when the block ends, and vanishes when the block fails.
+
+    It has a name of its own, so two may fill one folder at once: the first wins. Raises OSError naming `folder` when somebody
+    else has filled it meanwhile, or the disk refuses.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=".filling-", dir=folder.parent) as own:
+            beside = Path(own) / folder.name
+            beside.mkdir()
+            yield beside
+            _flush_all(beside)
+            os.replace(beside, folder)
+        _flush(folder.parent)
+    except OSError as error:
+        if error.filename2 is not None and error.errno in TAKEN:  # of the renaming alone
+            raise OSError(f"{folder} has been filled by somebody else meanwhile and stays as it is; give another") from error
+        raise _unsaved(folder, error) from error
 
 
 def weights_hash(names: Iterable[str], tensor: Callable[[str], Tensor]) -> str:
@@ -215,6 +238,17 @@ def _shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
 def _some(names: list[str]) -> str:
     """The first three of many names."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more tensors" if len(names) > 3 else "")
+
+
+def _unsaved(folder: Path, error: OSError) -> OSError:
+    return OSError(
+        f"{folder} could not be saved ({error}); what was there before is untouched. Free some space or give another path"
+    )
+
+
+def _flush_all(folder: Path) -> None:
+    for path in (*folder.iterdir(), folder):
+        _flush(path)
 
 
 def _flush(path: Path) -> None:
