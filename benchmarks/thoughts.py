@@ -116,7 +116,8 @@ def batched(model: Bagel, prompts: list[tuple[int, ...]], seeds_PG: list[list[in
     rows = [torch.tensor(segments_to_ids([prompt], model.config)) for prompt in prompts]
     length_P = torch.tensor([len(row) for row in rows])
     _, context = model.prefill(torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), length_P)
-    _continue(model, context.repeat(GROUP_SIZE), [seed for seeds in seeds_PG for seed in seeds])
+    siblings_S = torch.arange(len(prompts)).repeat_interleave(GROUP_SIZE)
+    _continue(model, context.select(siblings_S), [seed for seeds in seeds_PG for seed in seeds])
 
 
 def _continue(model: Bagel, context: Context, seeds_S: list[int]) -> None:

@@ -1,5 +1,7 @@
 """A small BAGEL whose head dim is not hidden / heads, whose heads are grouped, whose pictures are 4 times their latents."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
@@ -69,3 +71,37 @@ def said(model: Bagel, *texts: Tensor) -> Context:
     for text in texts:
         _, context = model.prefill(text[None], torch.tensor([len(text)]), context)
     return context
+
+
+def flash_varlen(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    cu_seq_q: Tensor,
+    cu_seq_k: Tensor,
+    max_q: int,
+    max_k: int,
+    *,
+    window_size: tuple[int, int],
+    enable_gqa: bool,
+) -> Tensor:
+    """What FlashAttention says of itself: sequences lie end to end; a causal mask is aligned to the bottom right corner."""
+    assert cu_seq_q.dtype == cu_seq_k.dtype == torch.int32
+    assert enable_gqa == (query.shape[1] != key.shape[1])
+    bounds = list(zip(pairwise(cu_seq_q.tolist()), pairwise(cu_seq_k.tolist()), strict=True))
+    assert max_q == max(stop - start for (start, stop), _ in bounds)
+    assert max_k == max(stop - start for _, (start, stop) in bounds)
+    assert cu_seq_q[-1] == len(query)
+    assert cu_seq_k[-1] == len(key) == len(value)
+    times = query.shape[1] // key.shape[1]
+    mixed = []
+    for (q_start, q_stop), (k_start, k_stop) in bounds:
+        k, v = (each[k_start:k_stop].repeat_interleave(times, 1) for each in (key, value))
+        scores = torch.einsum("qnd,mnd->nqm", query[q_start:q_stop], k) / query.shape[2] ** 0.5
+        if window_size == (-1, 0):
+            ahead = (k_stop - k_start) - (q_stop - q_start)
+            scores = scores + torch.full_like(scores[0], -torch.inf).triu(ahead + 1)
+        else:
+            assert window_size == (-1, -1)
+        mixed.append(torch.einsum("nqm,mnd->qnd", scores.softmax(-1), v))
+    return torch.cat(mixed)

@@ -1,18 +1,31 @@
 """Attention over blocks, against softmax written out query by query.
 
-Shapes: T packed tokens, N query heads, K key-value heads, D head dim, M keys that one query sees; the kernels take a leading 1.
+Shapes: S samples, T packed tokens, N query heads, K key-value heads, D head dim, Q queries and M keys of a batch; packed tokens
+have a leading 1.
 """
 
 import random
 from collections.abc import Callable, Sequence
-from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from tests.unigrpo.models.fakes import flash_varlen
 from unigrpo.models.bagel import attention
-from unigrpo.models.bagel.attention import PADDING, Attend, Block, Tiled, Varlen, block_attention, has_varlen
+from unigrpo.models.bagel.attention import (
+    PADDING,
+    Attend,
+    Block,
+    Tiled,
+    Unpadded,
+    Varlen,
+    block_attention,
+    has_varlen,
+    masked_attention,
+    repeats_heads,
+)
 
 CPU = torch.device("cpu")
 SEEDS = range(6)
@@ -68,40 +81,6 @@ def assert_same(attend: Attend, blocks: Sequence[Block], qkv: list[Tensor], tole
     gradients = [torch.autograd.grad((each * pull).sum(), qkv) for each in (found, expected)]
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
-
-
-def flash_varlen(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    cu_seq_q: Tensor,
-    cu_seq_k: Tensor,
-    max_q: int,
-    max_k: int,
-    *,
-    window_size: tuple[int, int],
-    enable_gqa: bool,
-) -> Tensor:
-    """What FlashAttention says of itself: sequences lie end to end; a causal mask is aligned to the bottom right corner."""
-    assert cu_seq_q.dtype == cu_seq_k.dtype == torch.int32
-    assert enable_gqa == (query.shape[1] != key.shape[1])
-    bounds = list(zip(pairwise(cu_seq_q.tolist()), pairwise(cu_seq_k.tolist()), strict=True))
-    assert max_q == max(stop - start for (start, stop), _ in bounds)
-    assert max_k == max(stop - start for _, (start, stop) in bounds)
-    assert cu_seq_q[-1] == len(query)
-    assert cu_seq_k[-1] == len(key) == len(value)
-    times = query.shape[1] // key.shape[1]
-    mixed = []
-    for (q_start, q_stop), (k_start, k_stop) in bounds:
-        k, v = (each[k_start:k_stop].repeat_interleave(times, 1) for each in (key, value))
-        scores = torch.einsum("qnd,mnd->nqm", query[q_start:q_stop], k) / query.shape[2] ** 0.5
-        if window_size == (-1, 0):
-            ahead = (k_stop - k_start) - (q_stop - q_start)
-            scores = scores + torch.full_like(scores[0], -torch.inf).triu(ahead + 1)
-        else:
-            assert window_size == (-1, -1)
-        mixed.append(torch.einsum("nqm,mnd->qnd", scores.softmax(-1), v))
-    return torch.cat(mixed)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -172,9 +151,130 @@ def test_the_lower_triangle_needs_no_mask() -> None:
     assert (tile.mask_B1QM, tile.is_causal) == (None, False)
 
 
+PAST_ST = torch.tensor([[1, 1, 0, 1, 0, 0], [0, 0, 0, 0, 0, 0], [1, 1, 1, 1, 1, 1]], dtype=torch.bool)
+"""What three samples said before, padding between and after."""
+
+
+def batch_mask(past_ST: Tensor, num_queries: int, *, causal: bool) -> Tensor:
+    own_QQ = torch.ones(num_queries, num_queries, dtype=torch.bool)
+    rows = [[torch.cat((past_T, own_Q)) for own_Q in (own_QQ.tril() if causal else own_QQ[:1])] for past_T in past_ST]
+    return torch.stack([torch.stack(row) for row in rows])[:, None]
+
+
+def batch_blocks(past_ST: Tensor, num_queries: int, *, causal: bool) -> list[Block]:
+    """The same, sample after sample in one row of queries and one of keys."""
+    num_keys = past_ST.shape[1] + num_queries
+    blocks = []
+    for sample, past_T in enumerate(past_ST.tolist()):
+        seen = [*(at for at, valid in enumerate(past_T) if valid), *range(len(past_T), num_keys)]
+        query = tuple(range(sample * num_queries, (sample + 1) * num_queries))
+        blocks.append(Block(query, tuple(sample * num_keys + at for at in seen), causal))
+    return blocks
+
+
+def batch_qkv(num_samples: int, num_queries: int, num_keys: int) -> list[Tensor]:
+    """q [S, N, Q, D], k and v [S, K, M, D] as views of other orders, as layers hand them over."""
+    generator = torch.Generator().manual_seed(0)
+    return [
+        torch.randn(num_samples, length, heads, 8, generator=generator, dtype=torch.float64).transpose(1, 2).requires_grad_()
+        for length, heads in ((num_queries, 6), (num_keys, 2), (num_keys, 2))
+    ]
+
+
+def in_a_row(x_SHTD: Tensor) -> Tensor:
+    return x_SHTD.transpose(1, 2).flatten(0, 1)[None]
+
+
+def assert_batch_is_by_hand(past_ST: Tensor, num_queries: int, *, causal: bool) -> None:
+    num_samples, num_past = past_ST.shape
+    qkv = batch_qkv(num_samples, num_queries, num_past + num_queries)
+    mix = masked_attention(batch_mask(past_ST, num_queries, causal=causal), num_queries, CPU, torch.float64)
+    expected = by_hand(batch_blocks(past_ST, num_queries, causal=causal), *map(in_a_row, qkv))
+    found = in_a_row(mix(*qkv))
+    torch.testing.assert_close(found, expected, rtol=0.0, atol=1e-12)
+    pull = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    gradients = [torch.autograd.grad((each * pull).sum(), qkv) for each in (found, expected)]
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=0.0, atol=1e-12)
+
+
+@pytest.mark.parametrize("flash", [False, True])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("num_queries", [1, 4])
+@pytest.mark.parametrize("samples", [slice(0, 3), slice(2, 3)], ids=["padded", "full"])
+def test_a_batch_sees_what_its_mask_says(
+    monkeypatch: pytest.MonkeyPatch, samples: slice, num_queries: int, causal: bool, flash: bool
+) -> None:
+    if flash:
+        monkeypatch.setattr(attention, "has_varlen", lambda *_: True)
+        monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", flash_varlen)
+    assert_batch_is_by_hand(PAST_ST[samples], num_queries, causal=causal)
+
+
+def test_a_batch_without_a_past_is_a_triangle() -> None:
+    nothing_ST, qkv = PAST_ST[:, :0], batch_qkv(3, 4, 4)
+    found = masked_attention(None, 4, CPU, torch.float64)(*qkv)
+    expected = by_hand(batch_blocks(nothing_ST, 4, causal=True), *map(in_a_row, qkv))
+    torch.testing.assert_close(in_a_row(found), expected, rtol=0.0, atol=1e-12)
+
+
+def kernel_calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor | None, bool, bool]]:
+    """(mask, is_causal, enable_gqa) of every call of scaled_dot_product_attention from here on."""
+    calls = []
+    kernel = torch.nn.functional.scaled_dot_product_attention
+
+    def recorded(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, is_causal: bool = False, enable_gqa: bool) -> Tensor:
+        calls.append((mask, is_causal, enable_gqa))
+        return kernel(q, k, v, mask, is_causal=is_causal, enable_gqa=enable_gqa)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", recorded)
+    return calls
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_full_batches_need_no_mask(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
+    calls = kernel_calls(monkeypatch)
+    full_S1QM = batch_mask(PAST_ST[2:].expand(3, -1), 4, causal=False)
+    q, k, v = (each.to(dtype) for each in batch_qkv(3, 4, 10))
+    without = masked_attention(full_S1QM, 4, CPU, dtype)(q, k, v)
+    assert calls == [(None, False, True)]
+    assert torch.equal(without, torch.nn.functional.scaled_dot_product_attention(q, k, v, full_S1QM, enable_gqa=True))
+    masked_attention(None, 4, CPU, dtype)(q, k[:, :, :4], v[:, :, :4])
+    assert calls[-1] == (None, True, True)
+
+
+def test_flash_attention_is_given_no_padding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "has_varlen", lambda *_: True)
+    calls = kernel_calls(monkeypatch)
+    kept: list[int] = []
+
+    def flash(*args: Any, **options: Any) -> Tensor:
+        kept.append(len(args[1]))
+        return flash_varlen(*args, **options)
+
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", flash)
+    for causal in (False, True):
+        mix = masked_attention(batch_mask(PAST_ST, 4, causal=causal), 4, CPU, torch.float64)
+        assert isinstance(mix, Unpadded)
+        mix(*batch_qkv(3, 4, 10))
+    assert kept == [3 + 0 + 6 + 3 * 4] * 2
+    assert not calls
+
+
+def test_heads_are_copied_where_no_kernel_shares_them_under_a_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "repeats_heads", lambda *_: True)
+    calls = kernel_calls(monkeypatch)
+    assert_batch_is_by_hand(PAST_ST, 4, causal=False)
+    blocks, num_tokens = random_blocks(3)
+    assert_same(Tiled(blocks, CPU), blocks, random_qkv(num_tokens, torch.float64), 1e-12)
+    assert len(calls) > 1
+    assert not any(shares for _, _, shares in calls)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_cpu_has_no_flash_attention(dtype: torch.dtype) -> None:
     assert not has_varlen(CPU, dtype)
+    assert not repeats_heads(CPU, dtype)
     assert isinstance(block_attention([Block((0,), (0,), True)], CPU, dtype), Tiled)
 
 
@@ -192,3 +292,4 @@ def test_gpus_have_it_from_ampere_on_in_half_precision(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
     assert has_varlen(torch.device("cuda"), dtype) is has
+    assert repeats_heads(torch.device("cuda"), dtype) is not has

@@ -54,7 +54,7 @@ def test_samples_are_drawn_from_the_tempered_distribution(model: Bagel) -> None:
     p_V = (model.logits(hidden_11H)[0, 0] / temperature).softmax(-1)
     said_N = generate(
         model,
-        context.repeat(draws),
+        context.select(torch.zeros(draws, dtype=torch.int64)),
         start_id=START,
         end_id=None,
         max_tokens=1,

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.unigrpo.models.fakes import CONFIG, padded, random_model, said, segments
+from tests.unigrpo.models.fakes import CONFIG, flash_varlen, padded, random_model, said, segments
 from tests.unigrpo.models.released import SEEING
+from unigrpo.models.bagel import attention
 from unigrpo.models.bagel.context import Context
 from unigrpo.models.bagel.model import Bagel, is_generation_name, position_table, text_expert_name
 from unigrpo.models.bagel.preprocess import table_rows
@@ -86,15 +87,32 @@ def test_denoising_leaves_the_context_as_it_was(model: Bagel) -> None:
     assert all(torch.equal(tensor, old) for tensor, old in zip((*context.k, *context.v), before, strict=True))
 
 
-def test_repeat_and_select_rearrange_samples(model: Bagel) -> None:
+def test_select_rearranges_samples(model: Bagel) -> None:
     _, context = model.prefill(*padded(segments(3, 5)))
-    repeated = context.repeat(2)
-    assert repeated.position_S.tolist() == [3, 3, 5, 5]
-    assert torch.equal(repeated.k[1], context.k[1][[0, 0, 1, 1]])
-    back = repeated.select(torch.tensor([3, 0]))
-    assert back.position_S.tolist() == [5, 3]
-    assert torch.equal(back.valid_ST, context.valid_ST[[1, 0]])
-    assert torch.equal(back.v[0], context.v[0][[1, 0]])
+    chosen = context.select(torch.tensor([1, 0, 1]))
+    assert chosen.position_S.tolist() == [5, 3, 5]
+    assert torch.equal(chosen.valid_ST, context.valid_ST[[1, 0, 1]])
+    assert torch.equal(chosen.k[1], context.k[1][[1, 0, 1]])
+    assert torch.equal(chosen.v[0], context.v[0][[1, 0, 1]])
+
+
+@pytest.mark.parametrize("lengths", [(4, 0, 7), (5, 5, 5)], ids=["padded", "full"])
+def test_flash_attention_continues_a_context_as_well(
+    monkeypatch: pytest.MonkeyPatch, model: Bagel, lengths: tuple[int, int, int]
+) -> None:
+    def everything() -> tuple[Tensor, Tensor, Tensor]:
+        _, context = model.prefill(*padded(segments(*lengths)))
+        ids_ST, length_S = padded(segments(6, 3, 1, seed=1))
+        hidden_STH, context = model.prefill(ids_ST, length_S, context)
+        next_S1H, context = model.prefill(ids_ST[:, :1], torch.ones_like(length_S), context)
+        real_ST = torch.arange(ids_ST.shape[1]) < length_S[:, None]
+        return hidden_STH[real_ST], next_S1H, model.velocity(*noised((2, 3), 3), context, (2, 3))
+
+    expected = everything()
+    monkeypatch.setattr(attention, "has_varlen", lambda *_: True)
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", flash_varlen)
+    for one, other in zip(everything(), expected, strict=True):
+        assert_equal(one, other)
 
 
 def loss_through(model: Bagel, *, detach: bool) -> Tensor:
@@ -178,6 +196,14 @@ def test_every_parameter_belongs_to_one_group() -> None:
     twins = {name.replace("_moe_gen", "") for name in generation if "_moe_gen" in name}
     untwinned = {"language_model.model.embed_tokens.weight", "language_model.lm_head.weight"}
     assert twins == text.keys() - untwinned
+
+
+def test_both_stacks_recompute_their_layers_or_neither() -> None:
+    model = random_model(torch.float32, SEEING)
+    for recompute in (True, False):
+        model.recompute_layers(recompute)
+        assert model.language_model.model.checkpoint_layers is recompute
+        assert model.vit_model.vision_model.encoder.checkpoint_layers is recompute
 
 
 def test_a_model_without_eyes_has_no_vision_parameters(model: Bagel) -> None:

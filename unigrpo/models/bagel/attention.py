@@ -1,14 +1,15 @@
-"""Attention over packed tokens: many sequences in one row, each query seeing the keys of its own block only.
+"""Attention over packed tokens: many sequences in one row, each query seeing the keys of its own block only; and over batches.
 
-What sees what is a list of blocks. On GPUs that can, they run through variable-length flash attention; everywhere else through
-scaled_dot_product_attention, blocks of like lengths together in one call.
+What sees what is a list of blocks, or a batch's mask. On GPUs that can, either runs through variable-length flash attention;
+everywhere else through scaled_dot_product_attention, blocks of like lengths together in one call.
 
 Shapes: S samples, T packed tokens, N query heads, K key-value heads, D head dim, B blocks of one tile, Q queries and M keys of
-its longest, E tokens of all blocks end to end.
+its longest or of a batch, E tokens of all blocks end to end.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 from typing import Protocol
 
@@ -31,6 +32,10 @@ class Attend(Protocol):
         ...
 
 
+Mix = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(q_SNQD, k_SKMD, v_SKMD) -> [S, N, Q, D]."""
+
+
 @dataclass(frozen=True, slots=True)
 class Block:
     """Queries that see the same keys. Example: 3 tokens of text after 2 -> query (2, 3, 4), key (0, 1, 2, 3, 4), causal."""
@@ -51,6 +56,37 @@ class Block:
 def block_attention(blocks: Sequence[Block], device: torch.device, dtype: torch.dtype) -> Attend:
     """The kernel for blocks that this device has for this dtype."""
     return Varlen(blocks, device) if has_varlen(device, dtype) else Tiled(blocks, device)
+
+
+def masked_attention(mask_S1QM: Tensor | None, num_queries: int, device: torch.device, dtype: torch.dtype) -> Mix:
+    """The kernel for a batch that this device has for this dtype.
+
+    mask [S, 1, Q or 1, M] is True where a query may see a key: with one row all see the same; with Q the queries' own keys come
+    last, and each is blind to those after its own. None is causal without any key before.
+    """
+    if mask_S1QM is None:
+        return partial(grouped_attention, mask=None, is_causal=True)
+    if mask_S1QM.all():
+        return partial(grouped_attention, mask=None, is_causal=False)
+    if has_varlen(device, dtype):
+        return Unpadded(mask_S1QM, num_queries)
+    return partial(grouped_attention, mask=mask_S1QM, is_causal=False)
+
+
+def grouped_attention(q_SNQD: Tensor, k_SKMD: Tensor, v_SKMD: Tensor, *, mask: Tensor | None, is_causal: bool) -> Tensor:
+    """scaled_dot_product_attention of query heads that share key-value heads, [S, N, Q, D]."""
+    times = q_SNQD.shape[1] // k_SKMD.shape[1]
+    if times > 1 and repeats_heads(q_SNQD.device, q_SNQD.dtype):
+        k_SKMD, v_SKMD = (each.repeat_interleave(times, 1) for each in (k_SKMD, v_SKMD))
+        times = 1
+    return F.scaled_dot_product_attention(q_SNQD, k_SKMD, v_SKMD, mask, is_causal=is_causal, enable_gqa=times > 1)
+
+
+def repeats_heads(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether each query head needs a copy of its own: without flash attention a GPU has one kernel alone that shares heads, and
+    it holds all scores.
+    """
+    return device.type == "cuda" and not has_varlen(device, dtype)
 
 
 def has_varlen(device: torch.device, dtype: torch.dtype) -> bool:
@@ -114,9 +150,7 @@ class Tile:
             each.index_select(0, at.flatten()).view(*at.shape, *each.shape[1:]).transpose(1, 2)
             for each, at in ((q_TND, self.query_BQ), (k_TKD, self.key_BM), (v_TKD, self.key_BM))
         )
-        grouped = q.shape[1] != k.shape[1]
-        mixed = F.scaled_dot_product_attention(q, k, v, self.mask_B1QM, is_causal=self.is_causal, enable_gqa=grouped)
-        return mixed.transpose(1, 2)[self.real_BQ]
+        return grouped_attention(q, k, v, mask=self.mask_B1QM, is_causal=self.is_causal).transpose(1, 2)[self.real_BQ]
 
 
 class Varlen:
@@ -133,30 +167,57 @@ class Varlen:
         return mixed_TND.index_select(0, self._place_T)[None]
 
 
+class Unpadded:
+    """A batch with a mask through variable-length flash attention: each sample with the keys it sees, and no padding."""
+
+    def __init__(self, mask_S1QM: Tensor, num_queries: int) -> None:
+        seen_SM = mask_S1QM[:, 0, -1]  # the last query sees all that its sample sees
+        self._kept = seen_SM.nonzero(as_tuple=True)
+        lengths_M = seen_SM.sum(1).tolist()
+        self._flash = _Flash([num_queries] * len(lengths_M), lengths_M, seen_SM.device, causal=mask_S1QM.shape[2] > 1)
+
+    def __call__(self, q_SNQD: Tensor, k_SKMD: Tensor, v_SKMD: Tensor) -> Tensor:
+        q_SQND, k_SMKD, v_SMKD = (each.transpose(1, 2) for each in (q_SNQD, k_SKMD, v_SKMD))
+        mixed_END = self._flash(q_SQND.flatten(0, 1), k_SMKD[self._kept], v_SMKD[self._kept])
+        return mixed_END.view(q_SQND.shape).transpose(1, 2)
+
+
 class _EndToEnd:
     def __init__(self, blocks: Sequence[Block], device: torch.device) -> None:
         self.query_E = torch.tensor([place for block in blocks for place in block.query], device=device)
         self._key_E = torch.tensor([place for block in blocks for place in block.key], device=device)
         lengths_Q, lengths_M = ([block.size[side] for block in blocks] for side in (0, 1))
+        self._flash = _Flash(lengths_Q, lengths_M, device, causal=blocks[0].causal)
+
+    def __call__(self, q_TND: Tensor, k_TKD: Tensor, v_TKD: Tensor) -> Tensor:
+        return self._flash(
+            q_TND.index_select(0, self.query_E), k_TKD.index_select(0, self._key_E), v_TKD.index_select(0, self._key_E)
+        )
+
+
+class _Flash:
+    """Variable-length flash attention over sequences of these numbers of queries and keys, end to end."""
+
+    def __init__(self, lengths_Q: Sequence[int], lengths_M: Sequence[int], device: torch.device, *, causal: bool) -> None:
         self._query_bounds, self._key_bounds = (
             torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device) for lengths in (lengths_Q, lengths_M)
         )
         self._max_query, self._max_key = max(lengths_Q), max(lengths_M)
-        self._window = (-1, 0) if blocks[0].causal else (-1, -1)
+        self._window = (-1, 0) if causal else (-1, -1)
 
-    def __call__(self, q_TND: Tensor, k_TKD: Tensor, v_TKD: Tensor) -> Tensor:
+    def __call__(self, q_END: Tensor, k_EKD: Tensor, v_EKD: Tensor) -> Tensor:
         from torch.nn.attention.varlen import varlen_attn
 
         mixed = varlen_attn(
-            q_TND.index_select(0, self.query_E),
-            k_TKD.index_select(0, self._key_E),
-            v_TKD.index_select(0, self._key_E),
+            q_END,
+            k_EKD,
+            v_EKD,
             self._query_bounds,
             self._key_bounds,
             self._max_query,
             self._max_key,
             window_size=self._window,
-            enable_gqa=q_TND.shape[1] != k_TKD.shape[1],
+            enable_gqa=q_END.shape[1] != k_EKD.shape[1],
         )
         assert isinstance(mixed, Tensor)
         return mixed

@@ -3,14 +3,13 @@
 Shapes: S samples, T tokens (right-padded), K key-value heads, D head dim.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from unigrpo.models.bagel.attention import Attend
+from unigrpo.models.bagel.attention import Attend, Mix, masked_attention
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,42 +42,36 @@ class Context:
         )
 
     def attends(self, mask_S1QT: Tensor | None) -> list["Continued"]:
-        """Attention of new tokens to this context and to each other, one a layer.
+        """Attention of Q new tokens to this context and to each other, one a layer; masked_attention says what a mask may be.
 
-        mask [S, 1, Q or 1, T + Q] is True where a query may see a key; None is causal and needs an empty context.
+        mask [S, 1, Q or 1, T + Q]; None needs an empty context.
         """
-        return [Continued(k, v, mask_S1QT) for k, v in zip(self.k, self.v, strict=True)]
-
-    def repeat(self, times: int) -> "Context":
-        """Every sample `times` times in a row (S becomes S * times), as window steps or siblings of one thought need it."""
-        return self._map(lambda tensor: tensor.repeat_interleave(times, 0))
+        num_queries = 0 if mask_S1QT is None else mask_S1QT.shape[3] - self.valid_ST.shape[1]
+        mix = masked_attention(mask_S1QT, num_queries, self.valid_ST.device, self.k[0].dtype)
+        return [Continued(k, v, mix) for k, v in zip(self.k, self.v, strict=True)]
 
     def select(self, index_N: Tensor) -> "Context":
         """The samples with these indices, in this order."""
-        return self._map(lambda tensor: tensor.index_select(0, index_N))
-
-    def _map(self, change: Callable[[Tensor], Tensor]) -> "Context":
         return Context(
-            k=tuple(change(k) for k in self.k),
-            v=tuple(change(v) for v in self.v),
-            valid_ST=change(self.valid_ST),
-            position_S=change(self.position_S),
+            k=tuple(k.index_select(0, index_N) for k in self.k),
+            v=tuple(v.index_select(0, index_N) for v in self.v),
+            valid_ST=self.valid_ST.index_select(0, index_N),
+            position_S=self.position_S.index_select(0, index_N),
         )
 
 
 class Continued:
     """Attention that goes on from cached keys and values; afterwards `k` and `v` hold these and the new ones."""
 
-    def __init__(self, k_SKTD: Tensor, v_SKTD: Tensor, mask_S1QT: Tensor | None) -> None:
-        self.k, self.v, self._mask_S1QT = k_SKTD, v_SKTD, mask_S1QT
+    def __init__(self, k_SKTD: Tensor, v_SKTD: Tensor, mix: Mix) -> None:
+        self.k, self.v, self._mix = k_SKTD, v_SKTD, mix
 
     def __call__(self, q_STND: Tensor, k_STKD: Tensor, v_STKD: Tensor) -> Tensor:
         q, k, v = (each.transpose(1, 2) for each in (q_STND, k_STKD, v_STKD))
         if self.k.shape[2]:
             k, v = torch.cat((self.k, k), 2), torch.cat((self.v, v), 2)
         self.k, self.v = k, v
-        mask, grouped = self._mask_S1QT, q.shape[1] != k.shape[1]
-        return F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None, enable_gqa=grouped).transpose(1, 2)
+        return self._mix(q, k, v).transpose(1, 2)
 
 
 class Remembered:
