@@ -83,8 +83,9 @@ def grouped_attention(q_SNQD: Tensor, k_SKMD: Tensor, v_SKMD: Tensor, *, mask: T
 
 
 def repeats_heads(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether each query head needs a copy of its own: a GPU without flash attention has but one kernel that shares heads, and it
-    holds all scores.
+    """Whether each query head needs a copy of its own.
+
+    A GPU without flash attention has but one kernel that shares heads, and it holds all scores.
     """
     return device.type == "cuda" and not has_varlen(device, dtype)
 
