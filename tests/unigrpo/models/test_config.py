@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -91,10 +92,31 @@ def test_a_table_that_is_not_square_is_refused(tmp_path: Path) -> None:
         (
             "llm_config.json",
             {"hidden_size": None},
-            r"hidden_size is missing in .*llm_config.json; it must be a positive integer",
+            r"hidden_size is missing in .*llm_config.json; it must be an integer from 1 to 1048576",
         ),
-        ("llm_config.json", {"num_hidden_layers": 0}, r"num_hidden_layers is 0 in .*it must be a positive integer"),
-        ("llm_config.json", {"rope_theta": "big"}, r"rope_theta is 'big' in .*it must be a number"),
+        ("llm_config.json", {"num_hidden_layers": 0}, r"num_hidden_layers is 0 in .*it must be an integer from 1 to 1024"),
+        ("llm_config.json", {"rope_theta": "big"}, r"rope_theta is 'big' in .*it must be a number above 0"),
+        ("llm_config.json", {"rope_theta": 0}, r"rope_theta is 0 in .*it must be a number above 0"),
+        ("llm_config.json", {"rope_theta": 10**400}, r"rope_theta is 10{17}\.\.\.0{19} in .*it must be a number above 0"),
+        (
+            "llm_config.json",
+            {"rope_theta": None, "rope_parameters": {"rope_theta": -1}},
+            r"rope_theta is -1 in rope_parameters in .*llm_config.json; it must be a number above 0",
+        ),
+        ("llm_config.json", {"rms_norm_eps": -1}, r"rms_norm_eps is -1 in .*it must be a number above 0"),
+        ("llm_config.json", {"hidden_size": 10**12}, r"hidden_size is 1000000000000 in .*from 1 to 1048576"),
+        ("llm_config.json", {"vocab_size": 10**25}, r"vocab_size is 10{25} in .*from 1 to 1048576"),
+        ("llm_config.json", {"num_hidden_layers": 10**7}, r"num_hidden_layers is 10000000 in .*from 1 to 1024"),
+        (
+            "llm_config.json",
+            {"num_attention_heads": 2**20, "num_key_value_heads": 1},
+            r"heads times head_dim comes to 8388608; allow",
+        ),
+        (
+            "llm_config.json",
+            {"num_attention_heads": 48, "head_dim": None},
+            r"hidden_size is 24 in .*llm_config.json, which 48 heads cannot share; make it a multiple of num_attention_heads",
+        ),
         ("llm_config.json", {"num_key_value_heads": 4}, r"^/.*: 6 query heads cannot share 4 key-value heads"),
         ("llm_config.json", {"head_dim": 7}, r"head_dim is 7"),
         ("llm_config.json", {"hidden_act": "gelu"}, r'hidden_act is "gelu" in .*but every BAGEL has "silu" there'),
@@ -104,6 +126,13 @@ def test_a_table_that_is_not_square_is_refused(tmp_path: Path) -> None:
         ("llm_config.json", {"use_sliding_window": True}, r"use_sliding_window is true in .*every BAGEL has false there"),
         ("vit_config.json", {"hidden_act": "quick_gelu"}, r'hidden_act is "quick_gelu" in .*vit_config.json'),
         ("vit_config.json", {"num_attention_heads": 3}, r"hidden_size is 16 in .*, which 3 heads cannot share"),
+        ("vit_config.json", {"layer_norm_eps": 0}, r"layer_norm_eps is 0 in .*it must be a number above 0"),
+        ("vit_config.json", {"num_hidden_layers": 10**7}, r"num_hidden_layers is 10000000 in .*from 1 to 1024"),
+        (
+            "vit_config.json",
+            {"image_size": 2**20, "patch_size": 1},
+            r"image_size over patch_size, squared comes to 1099511627776",
+        ),
         ("vit_config.json", {"image_size": 28}, r"vit_max_num_patch_per_side is 3 in .*make 2; use the files of one"),
         ("config.json", {"connector_act": "relu"}, r'connector_act is "relu" in .*config.json'),
         ("config.json", {"interpolate_pos": True}, r"interpolate_pos is true in .*config.json"),
@@ -115,8 +144,37 @@ def test_a_table_that_is_not_square_is_refused(tmp_path: Path) -> None:
         ),
         ("config.json", {"vae_config": None}, r"vae_config is missing in .*it must be an object"),
         ("config.json", {"vae_config": {"downsample": 4}}, r"downsample is 4 in .*imply 8"),
-        ("config.json", {"vae_config": {"ch_mult": []}}, r"ch_mult is \[\] in .*list of positive integers"),
-        ("config.json", {"special_tokens": {"bos_token_id": -1}}, r"bos_token_id is -1 in .*at least 0"),
+        ("config.json", {"vae_config": {"ch_mult": []}}, r"ch_mult is \[\] in .*a list of 1 to 16 integers from 1 to 1048576"),
+        (
+            "config.json",
+            {"vae_config": {"ch_mult": [True, 1, 1]}},
+            r"ch_mult is \[True, 1, 1\] in .*a list of 1 to 16 integers",
+        ),
+        ("config.json", {"vae_config": {"ch_mult": [10**20]}}, r"ch_mult is \[10{20}\] in .*a list of 1 to 16 integers"),
+        (
+            "config.json",
+            {"vae_config": {"ch_mult": [2**20, 1, 1, 1]}},
+            r"ch times the largest of ch_mult comes to 134217728; allow",
+        ),
+        ("config.json", {"vae_config": {"ch_mult": 17 * [1]}}, r"ch_mult is \[1, 1, .* in .*a list of 1 to 16 integers"),
+        ("config.json", {"vae_config": {"num_res_blocks": 10**7}}, r"num_res_blocks is 10000000 in .*from 0 to 1024"),
+        (
+            "config.json",
+            {"vae_config": {"scale_factor": 0}},
+            r"scale_factor is 0 in vae_config in .*it must be a number above 0",
+        ),
+        ("config.json", {"vae_config": {"shift_factor": 10**400}}, r"shift_factor is 1.* in .*it must be a number"),
+        (
+            "config.json",
+            {"latent_patch_size": 2**20},
+            r"z_channels times latent_patch_size squared comes to 4398046511104; allow",
+        ),
+        (
+            "config.json",
+            {"max_latent_size": 2**20},
+            r"^/.*: max_latent_size squared comes to 1099511627776; allowed are up to 1048576",
+        ),
+        ("config.json", {"special_tokens": {"bos_token_id": -1}}, r"bos_token_id is -1 in .*from 0 to 1048576"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_file(tmp_path: Path, file: str, changes: dict[str, Any], message: str) -> None:
@@ -137,6 +195,20 @@ def test_a_missing_folder_or_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"latent')
     with pytest.raises(ValueError, match=r"config.json is not valid JSON"):
         BagelConfig.from_folder(tmp_path)
+
+
+def test_a_file_that_is_no_file_or_nested_too_deeply_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(100_000 * "[" + 100_000 * "]")
+    with pytest.raises(ValueError, match=r"config.json is not valid JSON \(maximum recursion depth exceeded"):
+        BagelConfig.from_folder(tmp_path)
+    path.unlink()
+    for make in (path.mkdir, lambda: os.mkfifo(path)):
+        make()
+        with pytest.raises(ValueError, match=r"config.json is no file; a BAGEL checkpoint folder holds it"):
+            BagelConfig.from_folder(tmp_path)
+        if path.is_dir():
+            path.rmdir()
 
 
 def test_a_folder_of_a_run_says_where_its_policy_is(tmp_path: Path) -> None:

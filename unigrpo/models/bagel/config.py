@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -20,6 +21,7 @@ from unigrpo.models.bagel.config_parts import (
     AutoEncoderConfig as AutoEncoderConfig,
     VisionConfig as VisionConfig,
 )
+from unigrpo.models.bagel.jsonfile import MAX_SIZE
 from unigrpo.models.bagel.weights_file import WeightsFile
 
 WEIGHTS_FILE = "ema.safetensors"
@@ -71,6 +73,9 @@ class BagelConfig:
         for name, size, multiple in (("head_dim", self.head_dim, 2), ("hidden_size", self.hidden_size, 4)):
             if size % multiple:
                 raise ValueError(f"{name} is {size}; RoPE and the position tables need a multiple of {multiple}")
+        for name, product in self._products():
+            if product > MAX_SIZE:
+                raise ValueError(f"{name} comes to {product}; allowed are up to {MAX_SIZE}, lower one of them")
         for name, (text, _) in SPECIAL_TOKENS.items():
             if not 0 <= getattr(self, name) < self.vocab_size:
                 raise ValueError(
@@ -82,6 +87,16 @@ class BagelConfig:
     def latent_channels(self) -> int:
         """C: numbers of one latent token."""
         return self.vae.z_channels * self.latent_patch_size**2
+
+    def _products(self) -> Iterator[tuple[str, int]]:
+        """What sides of tensors are worked out of more than one size, in words."""
+        yield "num_attention_heads times head_dim", self.num_heads * self.head_dim
+        yield "max_latent_size squared", self.max_latent_size**2
+        yield "z_channels times latent_patch_size squared", self.latent_channels
+        yield "ch times the largest of ch_mult", self.vae.ch * max(self.vae.ch_mult)
+        if self.vision is not None:
+            yield "num_channels times patch_size squared", self.vision.patch_channels
+            yield "image_size over patch_size, squared", (self.vision.image_size // self.vision.patch_size) ** 2
 
     def grid_hw(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of latent tokens of a height x width picture (pixels).

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from unigrpo.models.bagel.config_parts import SPECIAL_TOKENS, AutoEncoderConfig, VisionConfig
-from unigrpo.models.bagel.jsonfile import Section, read_json
+from unigrpo.models.bagel.jsonfile import MAX_LAYERS, Section, read_json
 
 ROOT_FILE = "config.json"
 LLM_FILE = "llm_config.json"
@@ -30,6 +30,8 @@ FIXED_VIT = {"hidden_act": GELU, "rope": False, "attention_dropout": 0.0}
 FIXED_ROOT = {"connector_act": GELU, "interpolate_pos": False}
 VIT_LAYERS_UNUSED = 1
 """The tower's last layer: vit_config.json counts it, the weights do not hold it (BAGEL.md 1)."""
+MAX_LEVELS = 16
+"""Of the autoencoder; each but one halves the picture."""
 
 
 def read_fields(folder: Path) -> dict[str, Any]:
@@ -71,23 +73,35 @@ def _require(section: Section, fixed: Mapping[str, Any]) -> None:
 
 
 def _llm_fields(llm: Section) -> dict[str, Any]:
-    rope = llm.section("rope_parameters").values if llm.values.get("rope_parameters") is not None else {}
     _require(llm, FIXED_LLM)
-    _require(Section(rope, f"rope_parameters in {llm.place}"), {"rope_type": "default"})
-    hidden_size, num_heads = llm.size("hidden_size"), llm.size("num_attention_heads")
+    rope = llm
+    if llm.values.get("rope_parameters") is not None:
+        _require(llm.section("rope_parameters"), {"rope_type": "default"})
+        rope = llm if "rope_theta" in llm.values else llm.section("rope_parameters")
     return {
         "vocab_size": llm.size("vocab_size"),
-        "hidden_size": hidden_size,
+        "hidden_size": llm.size("hidden_size"),
         "intermediate_size": llm.size("intermediate_size"),
-        "num_layers": llm.size("num_hidden_layers"),
-        "num_heads": num_heads,
+        "num_layers": llm.layers("num_hidden_layers"),
+        "num_heads": llm.size("num_attention_heads"),
         "num_kv_heads": llm.size("num_key_value_heads"),
-        "head_dim": hidden_size // num_heads if llm.values.get("head_dim") is None else llm.size("head_dim"),
-        "rope_theta": llm.number("rope_theta", rope.get("rope_theta")),
-        "rms_norm_eps": llm.number("rms_norm_eps"),
+        "head_dim": _shared_out(llm) if llm.values.get("head_dim") is None else llm.size("head_dim"),
+        "rope_theta": rope.positive("rope_theta"),
+        "rms_norm_eps": llm.positive("rms_norm_eps"),
         "max_position_embeddings": llm.size("max_position_embeddings"),
         "attention_bias": llm.flag("attention_bias_qkv", True),
     }
+
+
+def _shared_out(section: Section) -> int:
+    """What of hidden_size each head gets. Raises ValueError unless they share it evenly."""
+    hidden_size, num_heads = section.size("hidden_size"), section.size("num_attention_heads")
+    if hidden_size % num_heads:
+        raise ValueError(
+            f"hidden_size is {hidden_size} in {section.place}, which {num_heads} heads cannot share; "
+            "make it a multiple of num_attention_heads"
+        )
+    return hidden_size // num_heads
 
 
 def _root_fields(root: Section) -> dict[str, Any]:
@@ -103,13 +117,7 @@ def _root_fields(root: Section) -> dict[str, Any]:
 
 def _vision(vit: Section, root: Section) -> VisionConfig:
     _require(vit, FIXED_VIT)
-    num_layers = vit.size("num_hidden_layers") - VIT_LAYERS_UNUSED
-    hidden_size, num_heads = vit.size("hidden_size"), vit.size("num_attention_heads")
-    if hidden_size % num_heads:
-        raise ValueError(
-            f"hidden_size is {hidden_size} in {vit.place}, which {num_heads} heads cannot share; "
-            "make it a multiple of num_attention_heads"
-        )
+    _shared_out(vit)
     image_size, patch_size = vit.size("image_size"), vit.size("patch_size")
     side = image_size // patch_size
     if (stride := root.size("vit_max_num_patch_per_side", side)) > side:
@@ -118,31 +126,28 @@ def _vision(vit: Section, root: Section) -> VisionConfig:
             f"in {vit.place} make {side}; use the files of one checkpoint"
         )
     return VisionConfig(
-        hidden_size=hidden_size,
+        hidden_size=vit.size("hidden_size"),
         intermediate_size=vit.size("intermediate_size"),
-        num_layers=num_layers,
-        num_heads=num_heads,
+        num_layers=vit.layers("num_hidden_layers") - VIT_LAYERS_UNUSED,
+        num_heads=vit.size("num_attention_heads"),
         patch_size=patch_size,
         image_size=image_size,
         num_channels=vit.size("num_channels", 3),
-        layer_norm_eps=vit.number("layer_norm_eps", 1e-6),
+        layer_norm_eps=vit.positive("layer_norm_eps", 1e-6),
         max_patches_per_side=stride,
     )
 
 
 def _vae(section: Section) -> AutoEncoderConfig:
     flux = AutoEncoderConfig()
-    ch_mult = section.values.get("ch_mult", list(flux.ch_mult))
-    if not isinstance(ch_mult, list) or not ch_mult or not all(isinstance(each, int) and each > 0 for each in ch_mult):
-        raise ValueError(f"ch_mult is {ch_mult!r} in {section.place}; it must be a list of positive integers")
     config = AutoEncoderConfig(
         resolution=section.size("resolution", flux.resolution),
         in_channels=section.size("in_channels", flux.in_channels),
         ch=section.size("ch", flux.ch),
-        ch_mult=tuple(ch_mult),
-        num_res_blocks=section.whole("num_res_blocks", flux.num_res_blocks),
+        ch_mult=section.sizes("ch_mult", flux.ch_mult, most=MAX_LEVELS),
+        num_res_blocks=section.whole("num_res_blocks", flux.num_res_blocks, most=MAX_LAYERS),
         z_channels=section.size("z_channels", flux.z_channels),
-        scale_factor=section.number("scale_factor", flux.scale_factor),
+        scale_factor=section.positive("scale_factor", flux.scale_factor),
         shift_factor=section.number("shift_factor", flux.shift_factor),
     )
     for name, implied in (("downsample", config.downsample), ("out_ch", config.in_channels)):
