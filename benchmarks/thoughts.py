@@ -107,7 +107,7 @@ def one_by_one(model: Bagel, prompts: list[tuple[int, ...]], seeds_PG: list[list
         ids = torch.tensor([segments_to_ids([prompt], model.config)])
         for seed in seeds:
             _, context = model.prefill(ids, torch.tensor([ids.shape[1]]))
-            _continue(model, context, [seed])
+            _continue(model, context, [seed], siblings=1)
 
 
 @torch.no_grad()
@@ -116,17 +116,17 @@ def batched(model: Bagel, prompts: list[tuple[int, ...]], seeds_PG: list[list[in
     rows = [torch.tensor(segments_to_ids([prompt], model.config)) for prompt in prompts]
     length_P = torch.tensor([len(row) for row in rows])
     _, context = model.prefill(torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), length_P)
-    siblings_S = torch.arange(len(prompts)).repeat_interleave(GROUP_SIZE)
-    _continue(model, context.select(siblings_S), [seed for seeds in seeds_PG for seed in seeds])
+    _continue(model, context, [seed for seeds in seeds_PG for seed in seeds], siblings=GROUP_SIZE)
 
 
-def _continue(model: Bagel, context: Context, seeds_S: list[int]) -> None:
+def _continue(model: Bagel, context: Context, seeds_S: list[int], *, siblings: int) -> None:
     generate(
         model,
         context,
         start_id=model.config.bos_token_id,
         end_id=None,
         max_tokens=TOKENS,
+        siblings=siblings,
         temperature=1.0,
         generators=[torch.Generator().manual_seed(seed) for seed in seeds_S],
     )

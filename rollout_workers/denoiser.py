@@ -92,10 +92,11 @@ class Denoiser:
         tokens = self._model.config
         continuations = generate(
             self._model,
-            read(self._model, [given for given, seeds in zip(given_P, seeds_PG, strict=True) for _ in seeds]),
+            read(self._model, given_P),
             start_id=tokens.bos_token_id,
             end_id=tokens.eos_token_id,
             max_tokens=self._max_thought_tokens,
+            siblings=len(seeds_PG[0]),
             temperature=temperature,
             generators=[torch.Generator().manual_seed(seed) for seeds in seeds_PG for seed in seeds],
         )

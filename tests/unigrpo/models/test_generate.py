@@ -1,8 +1,10 @@
 import math
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from tests.unigrpo.models.fakes import CONFIG, padded, said, segments
 from unigrpo.models.bagel.generate import generate
@@ -39,6 +41,34 @@ def test_a_sample_says_the_same_alone_and_in_a_batch(model: Bagel) -> None:
     assert len({len(continuation.token_ids) for continuation in together}) > 1
 
 
+def test_siblings_go_on_from_one_sample(model: Bagel) -> None:
+    _, context = model.prefill(*padded(segments(5, 8)))
+    speak = partial(generate, model, start_id=START, end_id=END, max_tokens=30, temperature=1.0)
+    copies = context.select(torch.tensor([0, 0, 0, 1, 1, 1]))
+    assert speak(context, siblings=3, generators=generators(*range(6))) == speak(copies, generators=generators(*range(6)))
+    with pytest.raises(ValueError, match="6 samples were given 2 generators"):
+        speak(context, siblings=3, generators=generators(0, 1))
+
+
+def test_a_token_leaves_what_was_said_where_it_lies(model: Bagel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A context of pictures is gigabytes: nothing may copy it for a token."""
+    said_N: list[tuple[int, int]] = []
+    kernel = torch.nn.functional.scaled_dot_product_attention
+
+    def recorded(q: Tensor, k: Tensor, v: Tensor, *args: Any, **options: Any) -> Tensor:
+        said_N.append((k.data_ptr(), k.shape[2]))
+        return kernel(q, k, v, *args, **options)
+
+    context = said(model, *segments(5))
+    before = [each.clone() for each in (*context.k, *context.v)]
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", recorded)
+    generate(model, context, start_id=START, end_id=None, max_tokens=4, siblings=3)
+    layers = [said_N[layer :: CONFIG.num_layers] for layer in range(CONFIG.num_layers)]
+    assert [len({place for place, _ in layer}) for layer in layers] == [1] * CONFIG.num_layers
+    assert [[length for _, length in layer] for layer in layers] == [[6, 7, 8, 9]] * CONFIG.num_layers
+    assert all(torch.equal(one, other) for one, other in zip((*context.k, *context.v), before, strict=True))
+
+
 def test_the_end_token_ends_and_is_kept(model: Bagel) -> None:
     context = said(model, *segments(5))
     (free,) = generate(model, context, start_id=START, end_id=None, max_tokens=8)
@@ -54,10 +84,11 @@ def test_samples_are_drawn_from_the_tempered_distribution(model: Bagel) -> None:
     p_V = (model.logits(hidden_11H)[0, 0] / temperature).softmax(-1)
     said_N = generate(
         model,
-        context.select(torch.zeros(draws, dtype=torch.int64)),
+        context,
         start_id=START,
         end_id=None,
         max_tokens=1,
+        siblings=draws,
         temperature=temperature,
         generators=generators(*range(draws)),
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from unigrpo.models.bagel.attention import Attend, Mix, masked_attention
 
@@ -72,6 +73,56 @@ class Continued:
             k, v = torch.cat((self.k, k), 2), torch.cat((self.v, v), 2)
         self.k, self.v = k, v
         return self._mix(q, k, v).transpose(1, 2)
+
+
+class Growing:
+    """A context that siblings continue, a token each at a time, without gradients.
+
+    New keys and values are written into room kept for them, so that no token copies what was said before it.
+    """
+
+    def __init__(self, context: Context, *, siblings: int, room: int) -> None:
+        """Every sample `siblings` times in a row, each with room for so many more tokens."""
+        self._k = [_with_room(k, siblings, room) for k in context.k]
+        self._v = [_with_room(v, siblings, room) for v in context.v]
+        self._valid_ST = F.pad(context.valid_ST.repeat_interleave(siblings, 0), (0, room), value=True)
+        self._position_S = context.position_S.repeat_interleave(siblings)
+        self._length = context.valid_ST.shape[1]
+
+    def next_token(self) -> tuple[Tensor, list["Written"]]:
+        """RoPE position [S, 1] of one more token of every sample, and its attention, one a layer."""
+        position_S1, at = self._position_S[:, None], self._length
+        self._position_S, self._length = self._position_S + 1, at + 1
+        mask_S11T = self._valid_ST[:, None, None, : at + 1]
+        mix = masked_attention(mask_S11T, 1, mask_S11T.device, self._k[0].dtype)
+        return position_S1, [Written(k, v, at, mix) for k, v in zip(self._k, self._v, strict=True)]
+
+    def keep(self, index_N: Tensor) -> None:
+        """Go on with the samples of these indices alone."""
+        for layer in range(len(self._k)):  # one after the other, so that only one is held twice
+            self._k[layer] = self._k[layer].index_select(0, index_N)
+            self._v[layer] = self._v[layer].index_select(0, index_N)
+        self._valid_ST = self._valid_ST.index_select(0, index_N)
+        self._position_S = self._position_S.index_select(0, index_N)
+
+
+class Written:
+    """Attention of one token a sample, whose keys and values are written behind those before it."""
+
+    def __init__(self, k_SKTD: Tensor, v_SKTD: Tensor, at: int, mix: Mix) -> None:
+        self._k_SKTD, self._v_SKTD, self._at, self._mix = k_SKTD, v_SKTD, at, mix
+
+    def __call__(self, q_S1ND: Tensor, k_S1KD: Tensor, v_S1KD: Tensor) -> Tensor:
+        self._k_SKTD[:, :, self._at], self._v_SKTD[:, :, self._at] = k_S1KD[:, 0], v_S1KD[:, 0]
+        k, v = (each[:, :, : self._at + 1] for each in (self._k_SKTD, self._v_SKTD))
+        return self._mix(q_S1ND.transpose(1, 2), k, v).transpose(1, 2)
+
+
+def _with_room(past_SKTD: Tensor, siblings: int, room: int) -> Tensor:
+    num_samples, num_heads, length, head_dim = past_SKTD.shape
+    roomy = past_SKTD.new_empty(num_samples, siblings, num_heads, length + room, head_dim)
+    roomy[:, :, :, :length] = past_SKTD[:, None]
+    return roomy.flatten(0, 1)
 
 
 class Remembered:

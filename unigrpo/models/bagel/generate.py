@@ -1,6 +1,8 @@
-"""Thinking in plain torch: one token at a time over a cached context. Rollouts use vLLM; this is its yardstick.
+"""Thinking in plain torch: one token at a time over a cached context.
 
-Shapes: S samples, V vocabulary.
+Rollouts think so before pictures, which vLLM reads otherwise than BAGEL; of texts vLLM thinks, and this is its yardstick.
+
+Shapes: S samples of the context, each continued by its siblings: N continuations; V vocabulary, H hidden size.
 """
 
 from collections.abc import Sequence
@@ -9,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unigrpo.models.bagel.context import Context
+from unigrpo.models.bagel.context import Context, Growing
 from unigrpo.models.bagel.model import Bagel
 from unigrpo.models.bagel.transformer import widened
 
@@ -32,40 +34,43 @@ def generate(
     start_id: int,
     end_id: int | None,
     max_tokens: int,
+    siblings: int = 1,
     temperature: float = 0.0,
     generators: Sequence[torch.Generator] = (),
 ) -> list[Continuation]:
-    """Feed `start_id` to every sample of the context, then what it samples, until `end_id` or `max_tokens` sampled tokens.
+    """Feed `start_id` to the siblings of every sample of the context, then what each samples, until `end_id` or `max_tokens`.
 
-    Temperature 0 is greedy; otherwise each sample draws from its own generator (on the CPU), so that what it says does not
-    depend on what it is batched with. Raises ValueError when sampling without a generator a sample.
+    Siblings of one sample come in a row. Temperature 0 is greedy; otherwise each draws from its own generator (on the CPU), so
+    that what it says does not depend on what it is batched with. Raises ValueError when sampling without a generator each.
     """
-    num_samples = context.position_S.shape[0]
-    if temperature > 0 and len(generators) != num_samples:
-        raise ValueError(f"{num_samples} samples were given {len(generators)} generators; sampling needs one each")
-    ids: list[list[int]] = [[] for _ in range(num_samples)]
-    logps: list[list[float]] = [[] for _ in range(num_samples)]
-    alive = list(range(num_samples))
-    token_S = torch.full((num_samples,), start_id, device=context.position_S.device)
+    num_said = siblings * context.position_S.shape[0]
+    if temperature > 0 and len(generators) != num_said:
+        raise ValueError(f"{num_said} samples were given {len(generators)} generators; sampling needs one each")
+    transformer = model.language_model.model
+    growing = Growing(context, siblings=siblings, room=max_tokens)
+    ids: list[list[int]] = [[] for _ in range(num_said)]
+    logps: list[list[float]] = [[] for _ in range(num_said)]
+    alive = list(range(num_said))
+    token_N = torch.full((num_said,), start_id, device=context.position_S.device)
     while alive:
-        hidden_S1H, context = model.prefill(token_S[:, None], torch.ones_like(token_S), context)
-        logp_SV = model.logits(hidden_S1H)[:, 0].to(widened(model.dtype)).log_softmax(-1)
-        token_S = _choose(logp_SV, temperature, [generators[sample] for sample in alive] if temperature > 0 else [])
-        for sample, token, logp in zip(
-            alive, token_S.tolist(), logp_SV.gather(1, token_S[:, None])[:, 0].tolist(), strict=True
-        ):
-            ids[sample].append(token)
-            logps[sample].append(logp)
-        going = [row for row, sample in enumerate(alive) if ids[sample][-1] != end_id and len(ids[sample]) < max_tokens]
+        position_N1, attends = growing.next_token()
+        hidden_N1H, _ = transformer(transformer.embed_tokens(token_N[:, None]), None, position_N1, attends)
+        logp_NV = model.logits(hidden_N1H)[:, 0].to(widened(model.dtype)).log_softmax(-1)
+        token_N = _choose(logp_NV, temperature, [generators[each] for each in alive] if temperature > 0 else [])
+        for each, token, logp in zip(alive, token_N.tolist(), logp_NV.gather(1, token_N[:, None])[:, 0].tolist(), strict=True):
+            ids[each].append(token)
+            logps[each].append(logp)
+        going = [row for row, each in enumerate(alive) if ids[each][-1] != end_id and len(ids[each]) < max_tokens]
         if len(going) < len(alive):
-            index_N = torch.tensor(going, dtype=torch.int64, device=token_S.device)
-            alive, token_S, context = [alive[row] for row in going], token_S[index_N], context.select(index_N)
+            index = torch.tensor(going, dtype=torch.int64, device=token_N.device)
+            alive, token_N = [alive[row] for row in going], token_N[index]
+            growing.keep(index)
     return [Continuation(tuple(each), tuple(logp)) for each, logp in zip(ids, logps, strict=True)]
 
 
-def _choose(logp_SV: Tensor, temperature: float, generators: Sequence[torch.Generator]) -> Tensor:
+def _choose(logp_NV: Tensor, temperature: float, generators: Sequence[torch.Generator]) -> Tensor:
     """The most likely token, or a draw by exponential races: argmax of p / Exp(1) is distributed as p."""
     if temperature == 0:
-        return logp_SV.argmax(-1)
-    race_SV = torch.stack([torch.empty(logp_SV.shape[1]).exponential_(generator=each) for each in generators])
-    return (logp_SV / temperature - race_SV.log().to(logp_SV.device)).argmax(-1)
+        return logp_NV.argmax(-1)
+    race_NV = torch.stack([torch.empty(logp_NV.shape[1]).exponential_(generator=each) for each in generators])
+    return (logp_NV / temperature - race_NV.log().to(logp_NV.device)).argmax(-1)
