@@ -18,12 +18,28 @@ class Tokenizer:
 
     def __init__(self, tokenizer: HuggingFaceTokenizer) -> None:
         self._tokenizer = tokenizer
+        # A file may ask for either, and both change what is said.
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
         unknown = getattr(tokenizer.model, "unk_token", None)
         self._unknown = tokenizer.token_to_id(unknown) if unknown else None
 
     def encode(self, text: str) -> tuple[int, ...]:
-        """Token ids of a text. Raises ValueError naming the words that a word-level vocabulary does not have."""
-        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        """Token ids of a text, all of them and no more.
+
+        Raises ValueError naming the words that a word-level vocabulary does not have, and for a text that is no Unicode.
+        """
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"character {error.start} of {text!r} is {text[error.start]!r}, which is half of a pair in UTF-16 and no "
+                "character of its own; write the whole one"
+            ) from None
+        try:
+            encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        except Exception as error:  # tokenizers raises nothing more precise
+            raise ValueError(f"the tokenizer has no tokens for {text!r} ({error}); use words of its vocabulary") from error
         if self._unknown is not None and self._unknown in encoding.ids:
             spans = [span for span, token in zip(encoding.offsets, encoding.ids, strict=True) if token == self._unknown]
             words = ", ".join(repr(text[start:end]) for start, end in spans)

@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer as HuggingFaceTokenizer
+from tokenizers.models import WordLevel
 
 from configs.schema import ModelConfig
 from tests.unigrpo.released_tokenizer import IDS, MERGES, SPECIAL_TOKENS, VOCAB_SIZE, save_released_tokenizer
@@ -79,6 +81,35 @@ def test_a_damaged_tokenizer_is_named(folder: Path, name: str) -> None:
     (folder / name).write_text("{")
     with pytest.raises(ValueError, match=rf"{name} is no tokenizer \(.*\); copy it again from its source"):
         load_tokenizer(folder)
+
+
+def test_a_file_that_asks_for_truncation_or_padding_gives_whole_texts(folder: Path) -> None:
+    text = "the red thing re the ring"
+    whole = load_tokenizer(folder).encode(text)
+    for ask in (lambda tokenizer: tokenizer.enable_truncation(3), lambda tokenizer: tokenizer.enable_padding(length=99)):
+        save_released_tokenizer(folder)
+        asking = HuggingFaceTokenizer.from_file(str(folder / "tokenizer.json"))
+        ask(asking)
+        asking.save(str(folder / "tokenizer.json"))
+        assert len(asking.encode(text).ids) in (3, 99)
+        assert load_tokenizer(folder).encode(text) == whole
+
+
+def test_half_a_character_is_named(folder: Path) -> None:
+    half = json.loads(r'"the \ud83d red"')
+    with pytest.raises(ValueError, match=r"^character 4 of 'the \\ud83d red' is '\\ud83d', which is half of a pair .*; write"):
+        load_tokenizer(folder).encode(half)
+    assert len(load_tokenizer(folder).encode("\N{GRINNING FACE}")) == 4
+
+
+def test_a_vocabulary_without_its_own_unknown_token(tmp_path: Path) -> None:
+    HuggingFaceTokenizer(WordLevel({"circle": 0}, unk_token="<unk>")).save(str(tmp_path / "tokenizer.json"))
+    tokenizer = load_tokenizer(tmp_path)
+    assert tokenizer.encode("circle") == (0,)
+    with pytest.raises(
+        ValueError, match=r"^the tokenizer has no tokens for 'square' \(.*UNK.*\); use words of its vocabulary$"
+    ):
+        tokenizer.encode("square")
 
 
 def test_special_tokens_at_the_ids_of_the_config(folder: Path) -> None:
