@@ -13,6 +13,8 @@ from typing import Any
 
 from unigrpo.types import Prompt
 
+SHOWN = 100
+"""Characters of a picture's name that an error quotes."""
 _RULE = "each line must be one prompt as JSON in GenEval's format"
 
 
@@ -23,6 +25,8 @@ def read_prompt_file(path: Path, check: Callable[[Mapping[str, Any]], object] | 
     `check` refuses, and for a file that is missing, unreadable or holds no prompt. Pictures are not opened.
     """
     try:
+        if path.exists() and not path.is_file():  # a named pipe would be waited for
+            raise ValueError(f"the prompt file {path} is no regular file; give a JSONL file")
         lines = path.read_bytes().splitlines()
     except OSError as error:
         raise ValueError(f"the prompt file {path} cannot be read: {error.strerror}; give a JSONL file") from error
@@ -70,8 +74,9 @@ def _taken_picture(metadata: dict[str, Any], folder: Path) -> Path | None:
     name = metadata.pop("picture")
     if not isinstance(name, str) or not name:
         raise ValueError(f"picture is {name!r}, but must be the path of a picture; leave it out to paint from nothing")
-    if not (folder / name).is_file():
-        raise ValueError(f"picture {name} is no file in {folder}, where relative paths start; give one that is there")
+    if not os.path.isfile(folder / name):  # Path.is_file raises for a name that no file can have
+        shown = name if len(name) <= SHOWN else f"{name[:SHOWN]}..."
+        raise ValueError(f"picture {shown} is no file in {folder}, where relative paths start; give one that is there")
     return folder / name
 
 

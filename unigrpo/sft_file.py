@@ -76,6 +76,8 @@ def read_sft_file(path: Path) -> tuple[SftLine, ...]:
     lines: list[SftLine] = []
     faults: list[str] = []
     try:
+        if path.exists() and not path.is_file():  # a named pipe would be waited for
+            raise ValueError(f"the data file {path} is no regular file; give a JSONL file")
         with path.open("rb") as file:
             for number, content in enumerate(file, start=1):
                 place = f"{path}:{number}"

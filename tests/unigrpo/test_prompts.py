@@ -1,6 +1,7 @@
 """Prompt files: what is read is what was written, and every broken line is named."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,8 @@ def test_a_picture_starts_at_the_prompt_file_and_is_no_metadata(tmp_path: Path, 
     [
         ("dog.png", r"picture dog\.png is no file in .*, where relative paths start; give one that is there"),
         (".", r"picture \. is no file in "),
+        (4000 * "a", r"picture a{100}\.\.\. is no file in "),
+        ("a\0b", "picture a\0b is no file in "),
         ("", "picture is '', but must be the path of a picture; leave it out to paint from nothing"),
         (None, "picture is None, but must be"),
         (["cat.png"], r"picture is \['cat.png'\], but must be"),
@@ -97,6 +100,11 @@ def test_what_the_verifier_cannot_judge_is_named_with_its_line(tmp_path: Path) -
 def test_missing_and_empty_files_are_errors(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"absent\.jsonl cannot be read: No such file"):
         read_prompt_file(tmp_path / "absent.jsonl")
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    with pytest.raises(ValueError, match=r"pipe\.jsonl is no regular file; give a JSONL file"):
+        read_prompt_file(tmp_path / "pipe.jsonl")
+    with pytest.raises(ValueError, match=r"a{300} cannot be read: File name too long"):
+        read_prompt_file(tmp_path / (300 * "a"))
     (tmp_path / "empty.jsonl").write_bytes(b"")
     with pytest.raises(ValueError, match=r"empty\.jsonl holds no prompt"):
         read_prompt_file(tmp_path / "empty.jsonl")

@@ -1,6 +1,7 @@
 """A user's fine-tuning data: what is read of it, every fault by line and key, and the order of its lines."""
 
 import json
+import os
 import struct
 import zlib
 from collections import Counter
@@ -145,6 +146,8 @@ def test_faults_come_together_and_no_more_than_ten_are_listed(tmp_path: Path) ->
 
 def test_a_file_that_is_missing_or_empty_is_named(tmp_path: Path) -> None:
     assert "cannot be read: No such file or directory; give a JSONL file" in error_of(tmp_path / "none.jsonl")
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    assert "pipe.jsonl is no regular file; give a JSONL file" in error_of(tmp_path / "pipe.jsonl")
     assert "holds no example; give one a line as JSON with the keys prompt and image" in error_of(write(tmp_path))
 
 
