@@ -13,7 +13,7 @@ import json
 import re
 import shutil
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from configs.load import ConfigError
+from configs.load import ConfigError, parse
 from configs.schema import SftConfig, TrainConfig
 from learner.start import Start
 from learner.zero import KINDS, Kind
-from unigrpo.models.bagel.checkpoint import AUTOENCODER_FILE, TRAVELLING_FILES, copy_files, replacing, write_policy
+from unigrpo.models.bagel.checkpoint import AUTOENCODER_FILE, TRAVELLING_FILES, copy_files, replacing
 from unigrpo.models.bagel.config import WEIGHTS_FILE
 from unigrpo.models.bagel.weights_file import WeightsFile, write_weights
 
@@ -107,7 +107,7 @@ def check_resumable(config: TrainConfig | SftConfig) -> None:
     newest = newest_checkpoint(checkpoints_folder(config))
     if newest is None:
         return
-    saved, given = _flat(read_state(newest).config), _flat(config.model_dump(mode="json"))
+    saved, given = _flat(_completed(read_state(newest).config)), _flat(config.model_dump(mode="json"))
     differing = [
         f"{key} was {saved.get(key)!r} and is {given.get(key)!r}"
         for key in sorted(saved.keys() | given.keys())
@@ -133,15 +133,14 @@ def write_checkpoint(
         shutil.rmtree(leftover)
     target = folder / f"step-{state.step:06d}"
     with replacing(target) as beside:
+        checksums = {}
         with replacing(beside / POLICY) as policy:
-            _write_policy(policy, tensors["master"], start)
+            checksums[FILES["master"]] = _write_policy(policy, tensors["master"], start)
         for kind in KINDS[1:]:
-            entries = [(name, start.shapes[name], torch.float32) for name in tensors[kind]]
-            write_weights(beside / FILES[kind], entries, tensors[kind].__getitem__)
+            shapes = {name: start.shapes[name] for name in tensors[kind]}
+            checksums[FILES[kind]] = _write_tensors(beside / FILES[kind], shapes, tensors[kind].__getitem__)
         (beside / STATE).write_text(json.dumps(asdict(state), indent=2) + "\n", encoding="utf-8")
-        files = sorted(path for path in beside.rglob("*") if path.is_file())
-        manifest = {str(path.relative_to(beside)): {"bytes": path.stat().st_size, "crc32": _crc32(path)} for path in files}
-        (beside / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        (beside / MANIFEST).write_text(json.dumps(_manifest(beside, checksums), indent=2) + "\n", encoding="utf-8")
     for old in _complete(folder)[:-keep]:
         (old / MANIFEST).unlink()
         shutil.rmtree(old)
@@ -183,18 +182,32 @@ def saved_tensors(checkpoint: Path, kind: Kind, expected: Mapping[str, tuple[int
     return file
 
 
-def _write_policy(folder: Path, masters: Mapping[str, Tensor], start: Start) -> None:
-    """The released layout: masters of what is trained, everything else as the run started."""
+def _write_policy(folder: Path, masters: Mapping[str, Tensor], start: Start) -> int:
+    """The released layout: masters of what is trained, everything else as the run started; the weights' CRC-32."""
     trained = set(masters)
-    write_policy(
-        folder / WEIGHTS_FILE,
-        start.config,
-        start.shapes,
-        lambda name: masters[name] if name in trained else start.tensor(name),
-        torch.float32,
+    checksum = _write_tensors(
+        folder / WEIGHTS_FILE, start.shapes, lambda name: masters[name] if name in trained else start.tensor(name)
     )
     start.config.save(folder)
     copy_files(start.folder, folder, (AUTOENCODER_FILE, *TRAVELLING_FILES))
+    return checksum
+
+
+def _write_tensors(path: Path, shapes: Mapping[str, tuple[int, ...]], tensor: Callable[[str], Tensor]) -> int:
+    """A file of float32 tensors; its CRC-32."""
+    return write_weights(path, [(name, shape, torch.float32) for name, shape in shapes.items()], tensor)
+
+
+def _manifest(folder: Path, checksums: Mapping[Path, int]) -> dict[str, dict[str, int]]:
+    """Size and CRC-32 of every file; the small ones, which `checksums` lacks, are read for it."""
+    files = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return {
+        str(file): {
+            "bytes": (folder / file).stat().st_size,
+            "crc32": checksums[file] if file in checksums else _crc32(folder / file),
+        }
+        for file in files
+    }
 
 
 def _complete(folder: Path) -> Sequence[Path]:
@@ -211,6 +224,14 @@ def _crc32(path: Path) -> int:
         while chunk := file.read(CHUNK):
             value = zlib.crc32(chunk, value)
     return value
+
+
+def _completed(saved: dict[str, Any]) -> dict[str, Any]:
+    """A saved config with the defaults of keys that came after it; as it is where this version cannot read it."""
+    try:
+        return parse(dict(saved), source="the saved config").model_dump(mode="json")
+    except ConfigError:
+        return saved
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -2,10 +2,12 @@
 
 import json
 import resource
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -14,7 +16,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from configs.load import ConfigError
-from learner.checkpoint import check_resumable, newest_checkpoint, read_state
+from learner.checkpoint import _crc32, check_resumable, newest_checkpoint, read_state
 from learner.learner import Learner
 from learner.optimizer import Rank
 from learner.zero import KINDS
@@ -138,6 +140,23 @@ def test_a_full_disk_leaves_the_previous_checkpoint_and_nothing_else(
     assert_close(everything(resumed), saved, rtol=0, atol=0)
 
 
+def test_the_manifest_is_of_the_files_and_what_the_learner_wrote_is_not_read_for_it(
+    model: Path, tmp_path: Path, rank: Rank
+) -> None:
+    learner = make_learner(config := make_config(model, tmp_path), rank)
+    train(learner, config, range(1))
+    with patch("learner.checkpoint._crc32", side_effect=_crc32) as reads:
+        learner.save(1)
+    folder = tmp_path / "checkpoints" / "step-000001"
+    contents = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    del contents["manifest.json"]
+    assert json.loads((folder / "manifest.json").read_text()) == {
+        name: {"bytes": len(content), "crc32": zlib.crc32(content)} for name, content in contents.items()
+    }
+    written = {"ema.safetensors", "exp_avg.safetensors", "exp_avg_sq.safetensors"}
+    assert {call.args[0].name for call in reads.mock_calls} == {Path(name).name for name in contents} - written
+
+
 @pytest.mark.parametrize("name", ["policy/ema.safetensors", "exp_avg.safetensors", "exp_avg_sq.safetensors", "state.json"])
 def test_damage_is_refused_with_the_file_named(name: str, model: Path, tmp_path: Path, rank: Rank) -> None:
     learner = make_learner(make_config(model, tmp_path), rank)
@@ -179,6 +198,18 @@ def test_another_config_is_refused_and_the_keys_named(model: Path, tmp_path: Pat
         check_resumable(changed)
     with pytest.raises(ConfigError, match=message):
         make_learner(changed, rank).restore()
+
+
+def test_keys_that_an_older_version_did_not_have_count_as_their_defaults(model: Path, tmp_path: Path, rank: Rank) -> None:
+    make_learner(make_config(model, tmp_path), rank).save(1)
+    state = tmp_path / "checkpoints" / "step-000001" / "state.json"
+    values = json.loads(state.read_text())
+    for key in ("trains", "vision_learning_rate"):
+        del values["config"]["learner"][key]
+    state.write_text(json.dumps(values))
+    check_resumable(make_config(model, tmp_path))
+    with pytest.raises(ConfigError, match=r"learner.trains was \['text', 'generation'\] and is \['text'\]"):
+        check_resumable(make_config(model, tmp_path, learner__trains=["text"]))
 
 
 def test_steps_logging_and_evaluation_may_change(model: Path, tmp_path: Path, rank: Rank) -> None:
@@ -232,8 +263,6 @@ def test_another_format_is_refused(model: Path, tmp_path: Path, rank: Rank) -> N
 
 def _forge_manifest(folder: Path) -> None:
     """Make a manifest agree with files that a test changed on purpose."""
-    from learner.checkpoint import _crc32
-
     manifest = json.loads((folder / "manifest.json").read_text())
     sizes = {name: {"bytes": (folder / name).stat().st_size, "crc32": _crc32(folder / name)} for name in manifest}
     (folder / "manifest.json").write_text(json.dumps(sizes))

@@ -1,5 +1,6 @@
 import math
 import weakref
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -55,6 +56,12 @@ def test_tensors_are_asked_for_one_by_one_in_their_order_but_wider_first(tmp_pat
 
     write(tmp_path / "x.safetensors", TENSORS, tensor)
     assert asked == ["wide", "table", "number", "none", "narrow", "half"]
+
+
+def test_the_checksum_is_that_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    entries = [(name, tuple(value.shape), value.dtype) for name, value in TENSORS.items()]
+    assert write_weights(path, entries, TENSORS.__getitem__) == zlib.crc32(path.read_bytes())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -6,11 +6,12 @@ tensors without a gap. Both ends check what they are given; the metadata written
 
 import json
 import math
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -75,19 +76,27 @@ class WeightsFile:
         return rows.reshape(-1)[start - first * row : stop - first * row]
 
 
-def write_weights(path: Path, entries: Iterable[Entry], tensor: Callable[[str], Tensor]) -> None:
+def write_weights(path: Path, entries: Iterable[Entry], tensor: Callable[[str], Tensor]) -> int:
     """Write a safetensors file, asking `tensor` for one tensor after the other, each on any device and in any dtype.
 
     They are asked for in the order of the entries, but wider dtypes first: so each starts at a multiple of its item size.
-    Each is cast to its entry's dtype. Raises ValueError for a name given twice and a tensor of another shape than its entry.
+    Each is cast to its entry's dtype. Returns the CRC-32 of what the file should hold, taken of memory as it is written.
+    Raises ValueError for a name given twice and a tensor of another shape than its entry.
     """
     ordered = sorted(entries, key=lambda entry: -entry[2].itemsize)
     if twice := [name for name, count in Counter(name for name, _, _ in ordered).items() if count > 1]:
         raise ValueError(f"{', '.join(twice)} would be twice in {path}; give every tensor one name")
     with path.open("wb") as file:
-        file.write(_header(ordered))
+        checksum = _written(file, _header(ordered), 0)
         for entry in ordered:
-            file.write(_content(entry, tensor(entry[0]), path))
+            checksum = _written(file, _content(entry, tensor(entry[0]), path), checksum)
+    return checksum
+
+
+def _written(file: BinaryIO, content: bytes | memoryview, checksum: int) -> int:
+    """Write it; the CRC-32 of all so far."""
+    file.write(content)
+    return zlib.crc32(content, checksum)
 
 
 def _content(entry: Entry, value: Tensor, path: Path) -> memoryview:
