@@ -4,6 +4,7 @@ A plain class, one instance a process; the cluster makes it an actor. All ranks 
 most are collective.
 """
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -48,7 +49,6 @@ class Learner:
         self._config, self._rank = config, rank
         self._start = Start(start_folder(config))
         dtype = getattr(torch, config.learner.dtype)
-        self._reference_hash = self._start.hash(dtype)
         model = self._start.model(dtype)
         model.recompute_layers(config.learner.activation_checkpointing)
         compares = isinstance(config, TrainConfig) and needs_reference(config)
@@ -66,7 +66,9 @@ class Learner:
                 max_grad_norm=config.learner.max_grad_norm,
             ),
             rank=Rank(rank=rank, world_size=world_size, master_addr=master_addr, master_port=master_port),
+            timeout=max(config.cluster.start_timeout, config.cluster.call_timeout),
         )
+        self._reference_hash = self._from_rank_0(lambda: self._start.hash(dtype))
         objective: Callable[..., Any] = OBJECTIVES[config.task]
         self._objective = objective(config, self._engine, model, reference)
         self._num_updates = config.steps * (updates_per_step(config) if isinstance(config, TrainConfig) else 1)
@@ -119,13 +121,13 @@ class Learner:
     def restore(self) -> int:
         """Continue from the newest complete checkpoint of the run; its step, 0 if there is none.
 
-        Every rank reads it, from a folder that all of them see. Raises ValueError for a damaged checkpoint, another config, or
-        another reference than the run began with.
+        Rank 0 finds and verifies it; then every rank reads its own part, from a folder that all of them see. Raises ValueError
+        for a damaged checkpoint, another config, or another reference than the run began with, on every rank.
         """
-        newest = newest_checkpoint(checkpoints_folder(self._config))
-        if newest is None:
+        name = self._from_rank_0(self._newest_whole)
+        if not name:
             return 0
-        verify(newest)
+        newest = checkpoints_folder(self._config) / name
         check_resumable(self._config)
         state = read_state(newest)
         if state.reference_hash != self._reference_hash:
@@ -139,6 +141,36 @@ class Learner:
                 self._engine.load(kind, file.flat)
         self._engine.updates = state.updates
         return state.step
+
+    def _newest_whole(self) -> str:
+        """Name of the newest complete checkpoint, verified; empty if there is none."""
+        newest = newest_checkpoint(checkpoints_folder(self._config))
+        if newest is None:
+            return ""
+        verify(newest)
+        return newest.name
+
+    def _from_rank_0(self, work: Callable[[], str]) -> str:
+        """What `work` returns on rank 0, which alone does it, on every rank. A collective call.
+
+        What it raises ends every rank: rank 0 as it is, the others with its message, as ValueError where the fault is of the
+        user's making (ValueError, OSError) and as RuntimeError otherwise.
+        """
+        outcome, fault = ("answer", ""), None
+        if self._rank == 0:
+            try:
+                outcome = ("answer", work())
+            except Exception as error:
+                fault = error
+                outcome = ("refused" if isinstance(error, ValueError | OSError) else "failed", str(error))
+        kind, told = json.loads(self._engine.shared(json.dumps(outcome)))
+        if fault is not None:
+            raise fault
+        if kind == "refused":
+            raise ValueError(told)
+        if kind == "failed":
+            raise RuntimeError(told)
+        return str(told)
 
     def _take(self, losses: Iterable[Callable[[], Tensor]]) -> UpdateStats:
         settings = self._config.learner

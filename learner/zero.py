@@ -16,6 +16,7 @@ import logging
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -51,8 +52,8 @@ class ZeroEngine:
     `model` and `reference` are on the meta device, in the compute dtype; they are taken over, and filled with the `values` of
     their parameters and buffers. `groups` names disjoint sets of the model's parameters, which are trained; whatever is in none
     is frozen, as the reference is: without master, moments and gradient, but cut up like the rest at stage 3, and computed with
-    through `compute` and `update` alone. Sets the process's RANK, WORLD_SIZE and the like. Raises ValueError for bfloat16 at
-    stage 0, which has no float32 masters.
+    through `compute` and `update` alone. `timeout` is how many seconds ranks wait for each other in one collective. Sets the
+    process's RANK, WORLD_SIZE and the like. Raises ValueError for bfloat16 at stage 0, which has no float32 masters.
     """
 
     def __init__(
@@ -65,11 +66,12 @@ class ZeroEngine:
         stage: int,
         adamw: AdamWSettings,
         rank: Rank,
+        timeout: float,
     ) -> None:
         low_precision = next(model.parameters()).dtype == torch.bfloat16
         if low_precision and stage == 0:
             raise ValueError("learner.zero_stage is 0 with learner.dtype bfloat16, which keeps no float32 masters; use stage 1")
-        self._deepspeed = _start(rank)
+        self._deepspeed = _start(rank, timeout)
         self._stage, self._world_size = stage, rank.world_size
         host = _Host(model, None if reference is None else reference.requires_grad_(False))
         trained = {name for names in groups.values() for name in names}
@@ -170,6 +172,16 @@ class ZeroEngine:
         """Each value's largest over ranks."""
         return self._reduced(values, dist.ReduceOp.MAX)
 
+    def shared(self, text: str) -> str:
+        """Rank 0's text, on every rank; what the others give is not looked at."""
+        encoded_N = torch.tensor(list(text.encode()), dtype=torch.uint8, device=self.device)
+        size = torch.tensor(len(encoded_N), device=self.device)
+        dist.broadcast(size, 0)
+        if dist.get_rank() != 0:
+            encoded_N = encoded_N.new_empty(int(size))
+        dist.broadcast(encoded_N, 0)
+        return bytes(encoded_N.tolist()).decode()
+
     @property
     def device(self) -> torch.device:
         """Where the model is and losses are computed."""
@@ -264,7 +276,7 @@ class ZeroEngine:
         return reduced.tolist()
 
 
-def _start(rank: Rank) -> Any:
+def _start(rank: Rank, timeout: float) -> Any:
     """Join the process group, NCCL on GPUs and gloo elsewhere, unless this process already has; returns deepspeed."""
     on_gpu = torch.cuda.is_available()
     os.environ |= {
@@ -281,7 +293,12 @@ def _start(rank: Rank) -> Any:
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     if not dist.is_initialized():
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-        deepspeed.init_distributed(dist_backend="nccl" if on_gpu else "gloo", auto_mpi_discovery=False, verbose=False)
+        deepspeed.init_distributed(
+            dist_backend="nccl" if on_gpu else "gloo",
+            auto_mpi_discovery=False,
+            verbose=False,
+            timeout=timedelta(seconds=timeout),
+        )
     assert (dist.get_rank(), dist.get_world_size()) == (rank.rank, rank.world_size)
     return deepspeed
 

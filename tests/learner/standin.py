@@ -11,6 +11,8 @@ from learner.zero import ZeroEngine
 
 ADAMW = AdamWSettings(betas=(0.9, 0.999), eps=1e-6, weight_decay=0.01, max_grad_norm=1.0)
 LEARNING_RATES = {"text": 1e-3, "generation": 1e-3}
+TIMEOUT = 120.0
+"""Seconds; more than any collective of these tests takes."""
 NUM_MICRO_BATCHES = 4
 NUM_STEPS = 3
 
@@ -67,7 +69,9 @@ def make_engine(
     start = StandIn()
     model = StandIn().to(dtype).to("meta")
     groups = {name: model.groups()[name] for name in trains}
-    engine = ZeroEngine(model, groups, flat_of(start.state_dict()), reference=reference, stage=stage, adamw=ADAMW, rank=rank)
+    engine = ZeroEngine(
+        model, groups, flat_of(start.state_dict()), reference=reference, stage=stage, adamw=ADAMW, rank=rank, timeout=TIMEOUT
+    )
     return model, engine
 
 

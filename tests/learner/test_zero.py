@@ -10,6 +10,7 @@ from learner.zero import Kind, ZeroEngine
 from tests.learner.standin import (
     ADAMW,
     LEARNING_RATES,
+    TIMEOUT,
     StandIn,
     deviations,
     flat_of,
@@ -194,5 +195,5 @@ def test_buffers_are_filled_too(rank: Rank) -> None:
 
     for stage in (1, 3):
         model = Shifted().to("meta")
-        ZeroEngine(model, model.groups(), flat_of(Shifted().state_dict()), stage=stage, adamw=ADAMW, rank=rank)
+        ZeroEngine(model, model.groups(), flat_of(Shifted().state_dict()), stage=stage, adamw=ADAMW, rank=rank, timeout=TIMEOUT)
         assert torch.equal(model.shift, torch.arange(6.0).view(2, 3))
