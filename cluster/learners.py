@@ -85,5 +85,7 @@ def chains_of(group: Group, advantages_G: Sequence[float]) -> list[tuple[tuple[H
 
 
 def num_tokens(spans: Sequence[Held]) -> int:
-    """Tokens of texts and given pictures: what makes one sample cost more than another, as all paint one size."""
+    """Tokens of texts, and of given pictures as their splits count them: what makes one sample cost more than another, as all
+    paint one size and wrap as many texts.
+    """
     return sum(span.num_tokens if isinstance(span, Kept) else len(span.token_ids) for span in spans)

@@ -91,7 +91,9 @@ def check_sft(config: SftConfig) -> tuple[SftLine, ...]:
     model, tokenizer = read_model(start_folder(config), "start.path")
     _require_trainable(config, model, "start.path")
     data = config.data
-    return fitting_lines(data, model, tokenizer) if isinstance(data, FileData) and data.path is not None else ()
+    if not isinstance(data, FileData) or data.path is None:
+        return ()
+    return fitting_lines(data, model, tokenizer, config.learner.trains)
 
 
 def prepare_evaluation(config: TrainConfig) -> Tokenizer:

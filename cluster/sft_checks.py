@@ -1,17 +1,23 @@
 """Whether a user's fine-tuning data suits the model it is to teach: lengths, words, pictures to edit, sizes to paint."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from cluster.prompts import plain_ids
 from configs.load import ConfigError
+from configs.roles import ParameterGroup
 from configs.sft import FileData
 from unigrpo.models.bagel.config import BagelConfig
 from unigrpo.sft_file import SftLine, read_sft_file, refuse
 from unigrpo.tokenizer import Tokenizer
 
 
-def fitting_lines(data: FileData, model: BagelConfig, tokenizer: Tokenizer) -> tuple[SftLine, ...]:
-    """The lines of a data file, every one of which the model can read, say and paint. Raises ConfigError with the faults."""
+def fitting_lines(
+    data: FileData, model: BagelConfig, tokenizer: Tokenizer, trains: Sequence[ParameterGroup]
+) -> tuple[SftLine, ...]:
+    """The lines of a data file, every one of which the model can read, say and paint, some of which `trains` can learn from.
+
+    Raises ConfigError with the faults.
+    """
     assert data.path is not None, "checked before"
     if data.longest_side is not None:
         try:
@@ -23,6 +29,11 @@ def fitting_lines(data: FileData, model: BagelConfig, tokenizer: Tokenizer) -> t
         refuse([f"{line.place}: {fault}" for line in lines for fault in _faults(line, data, model, tokenizer)], data.path)
     except ValueError as error:
         raise ConfigError(f"data.path: {error}") from None
+    if "generation" not in trains and not any(line.thought for line in lines):
+        raise ConfigError(
+            f"learner.trains is {list(trains)}, which learns from thoughts alone, but data.path {data.path} holds none; add "
+            "generation there, or give thoughts"
+        )
     return lines
 
 

@@ -103,6 +103,13 @@ def test_special_tokens_in_a_text_are_refused(folder: Path, tmp_path: Path) -> N
     assert len(prepare_sft(data_of(folder, tmp_path, prompt="a", thought="<think> one < two | im_end"))) == 1
 
 
+def test_thoughts_alone_are_learned_from_where_there_are_some(folder: Path, tmp_path: Path) -> None:
+    text = ("noise_draws=4", "learner={trains: [text]}")
+    assert len(prepare_sft(config_of(folder, *text))) == 6
+    with pytest.raises(ConfigError, match=r"learns from thoughts alone, but data.path .*/data.jsonl holds none; add gen"):
+        prepare_sft(data_of(folder, tmp_path, *text, prompt="a"))
+
+
 def test_words_that_a_tokenizer_does_not_know_are_named_with_their_line(folder: Path, tmp_path: Path) -> None:
     shapes = data_of(folder, tmp_path, "start.path=bundled:shapes", *WITHOUT_EYES, prompt="a zebra")
     with pytest.raises(ConfigError, match=r"data.jsonl:1: prompt: the tokenizer does not know 'zebra' in 'a zebra'"):
