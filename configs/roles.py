@@ -1,8 +1,10 @@
 """One section a role of the cluster: how many, where, and what each may use."""
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic_core import to_jsonable_python
 
 from configs.base import Section
 
@@ -58,7 +60,8 @@ class LearnerConfig(Section):
     """Of the compute; masters and moments are float32 always."""
     trains: tuple[ParameterGroup, ...] = ("text", "generation")
     """What is trained; the rest is frozen and costs neither gradient nor optimizer state. Without `text` or `generation` their
-    term of the objective is left out too: thoughts, or paintings, are then no teachers of the other expert."""
+    term of the objective is left out too: thoughts, or paintings, are then no teachers of the other expert. `vision` has
+    no term of its own."""
     text_learning_rate: NonNegativeFloat = 1e-6
     """AdamW rate of the text expert, embeddings and head."""
     generation_learning_rate: NonNegativeFloat = 3e-5
@@ -100,13 +103,28 @@ class LearnerConfig(Section):
             raise ValueError(
                 f"learner.trains is {list(self.trains)}; name at least one of {', '.join(get_args(ParameterGroup))}, each once"
             )
-        default = type(self).model_fields["vision_learning_rate"].default
-        if "vision" not in self.trains and self.vision_learning_rate != default:
+        if self.trains == ("vision",):
             raise ValueError(
-                f"learner.vision_learning_rate is {self.vision_learning_rate}, which has no effect while learner.trains is "
-                f"{list(self.trains)}; add vision there, or leave the rate out"
+                "learner.trains is ['vision'], which leaves no term of the objective; add text, generation or both"
             )
+        self.require_trained(self, "learner.", {f"{group}_learning_rate": (group,) for group in get_args(ParameterGroup)})
         return self
+
+    def require_trained(self, section: Section, prefix: str, needs: Mapping[str, Sequence[ParameterGroup]]) -> None:
+        """Raises ValueError naming keys that were set to other than their default and need more than `trains` names.
+
+        prefix: of the section's keys, for the message. needs: key -> the groups that must all be trained.
+        """
+        defaults = {key: type(section).model_fields[key].default for key in needs}
+        idle = [key for key in needs if getattr(section, key) != defaults[key] and not set(needs[key]) <= set(self.trains)]
+        if idle:
+            missing = dict.fromkeys(group for key in idle for group in needs[key] if group not in self.trains)
+            given = ", ".join(f"{prefix}{key} is {to_jsonable_python(getattr(section, key))}" for key in idle)
+            way_out = ", ".join(f"{prefix}{key}={to_jsonable_python(defaults[key])}" for key in idle)
+            raise ValueError(
+                f"{given}: of no use while learner.trains is {list(self.trains)}; add {' and '.join(missing)} there, or leave "
+                f"{way_out}"
+            )
 
 
 class ClusterConfig(Section):

@@ -3,6 +3,7 @@
 Two tasks share the sections: `train` (the reinforcement learning loop) and `sft` (the fine-tuning that makes its start).
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
@@ -12,7 +13,7 @@ from configs.guidance import Guidance
 from configs.reward import Reward
 from configs.reward_model import RewardModelConfig
 from configs.reward_service import RewardServiceConfig
-from configs.roles import ClusterConfig, DenoiserConfig, LearnerConfig, Placement as Placement, ReasonerConfig
+from configs.roles import ClusterConfig, DenoiserConfig, LearnerConfig, ParameterGroup, Placement as Placement, ReasonerConfig
 from configs.sft import (
     ArchitectureConfig as ArchitectureConfig,
     AutoencoderConfig as AutoencoderConfig,
@@ -135,11 +136,24 @@ class UniGrpo(Section):
     regulariser: Regulariser = VelocityMse()
     """What holds the painter near the reference."""
     context_gradient: Literal["full", "stop"] = "full"
-    """Whether the flow term reaches the text expert (and the vision tower) through the context's keys and values."""
+    """Whether the flow term reaches the text expert (and the vision tower) through the context's keys and values. `stop` needs
+    text and generation trained: there is else nothing to keep apart, or nothing that the tower could learn from."""
     ppo_epochs: PositiveInt = 2
     """Passes over the step's samples."""
     mini_batches: PositiveInt = 1
     """Disjoint mini-batches a pass is cut into, one optimizer update each; they divide rollout.prompts_per_step."""
+
+
+OBJECTIVE_NEEDS: Mapping[str, tuple[ParameterGroup, ...]] = {
+    "text_clip": ("text",),
+    "text_kl": ("text",),
+    "flow_weight": ("generation",),
+    "flow_clip": ("generation",),
+    "ratio_norm": ("generation",),
+    "regulariser": ("generation",),
+    "context_gradient": ("text", "generation"),
+}
+"""What must be trained for a key of the objective to have an effect."""
 
 
 class CheckpointConfig(Section):
@@ -219,11 +233,8 @@ class TrainConfig(Section):
         return self.evaluation.reward or self.reward
 
     @model_validator(mode="after")
-    def _trains_an_expert(self) -> Self:
-        if self.learner.trains == ("vision",):
-            raise ValueError(
-                "learner.trains is ['vision'], which leaves no term of the objective; add text, generation or both"
-            )
+    def _objective_is_trained(self) -> Self:
+        self.learner.require_trained(self.algorithm, "algorithm.", OBJECTIVE_NEEDS)
         return self
 
     @model_validator(mode="after")
@@ -289,10 +300,17 @@ class SftConfig(Section):
                     f"learner.{name} is {given}, which has no effect with task sft: examples are cut by "
                     "learner.flow_micro_batch, and nothing is published; leave it out"
                 )
+        flow: tuple[ParameterGroup, ...] = ("generation",)
+        self.learner.require_trained(self, "", {"noise_draws": flow, "timestep_shift": flow, "flow_weight": flow})
         return self
 
     @model_validator(mode="after")
-    def _start_knows_the_data(self) -> Self:
+    def _start_is_enough(self) -> Self:
+        if isinstance(self.start, NewStart) and "vision" in self.learner.trains:
+            raise ValueError(
+                f"learner.trains is {list(self.learner.trains)}, but start.kind is new: a model made from nothing has no "
+                "vision tower; leave vision out, or give start.kind checkpoint and start.path"
+            )
         if isinstance(self.start, NewStart) and isinstance(self.data, FileData):
             raise ValueError(
                 "data.kind is file, but start.kind is new: a model made from nothing knows the words of the shapes world only; "

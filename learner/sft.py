@@ -37,7 +37,7 @@ class SftBatch:
 class SftUpdate:
     """The objective of a fine-tuning run; calling it is one update. Every call is collective.
 
-    The cross-entropy is a mean over thought tokens on all ranks, the flow loss over noised latent tokens and their channels; over
+    The cross-entropy is a mean over thought tokens on all ranks, the flow loss over noised latent tokens and their channels; of
     nothing either is 0. learner.flow_micro_batch counts examples, each with its draws.
     """
 

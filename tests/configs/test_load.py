@@ -1,13 +1,16 @@
 """What a person who mistypes a config reads."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from configs.load import ConfigError, check_files, dump, load, model_folder, parse, start_folder, still_to_be_given
 from configs.reward import Reward
-from configs.schema import FilePrompts, SftConfig, TrainConfig, VelocityMse
+from configs.reward_model import RewardModelConfig
+from configs.reward_service import RewardServiceConfig
+from configs.schema import Config, FilePrompts, SftConfig, TrainConfig, VelocityMse
 from configs.verifiers import ExamReward, GenevalReward, RandomReward
 
 QUICKSTART = Path("configs/quickstart.yaml")
@@ -92,6 +95,7 @@ def test_a_bad_value_is_named_with_the_way_out(override: str, message: str) -> N
             "data={kind: file, path: a.jsonl}",
             "data.kind is file, but start.kind is new: .* give start.kind checkpoint and start.path",
         ),
+        ("learner.trains=[text, generation, vision]", "but start.kind is new: a model made from nothing has no vision tower"),
         ("dropout.text=1.1", "dropout.text: Input should be less than or equal to 1"),
         ("timestep_shift=0", "timestep_shift: Input should be greater than 0"),
         ("learner.text_micro_batch=4", "learner.text_micro_batch is 4, which has no effect with task sft"),
@@ -238,9 +242,76 @@ def test_the_512_preset_is_the_1024_one_on_fewer_gpus() -> None:
     assert sum(gpus.values()) + small.learner.num_ranks == 16
 
 
-def test_training_the_vision_tower_alone_is_refused() -> None:
+@pytest.mark.parametrize("preset", ["quickstart", "bagel_sft"])
+def test_training_the_vision_tower_alone_is_refused(preset: str) -> None:
     with pytest.raises(ConfigError, match="leaves no term of the objective; add text, generation or both"):
-        load(Path("configs/quickstart.yaml"), ["learner.trains=[vision]"])
+        load(Path(f"configs/{preset}.yaml"), ["learner.trains=[vision]"])
+
+
+TRAIN: dict[str, Any] = {"steps": 1, "run_dir": "run", "prompts": {"kind": "shapes"}, "learner": {"num_ranks": 1}}
+SFT: dict[str, Any] = {"task": "sft", "steps": 1, "run_dir": "run", "start": {"kind": "checkpoint"}}
+
+
+def parsed(task: dict[str, Any], trains: list[str], changes: dict[str, Any]) -> Config:
+    """A config of defaults but for what is trained and some changes, by section."""
+    return parse(task | {"learner": {"trains": trains}} | changes, source="test")
+
+
+@pytest.mark.parametrize(
+    ("trains", "algorithm", "given", "way_out"),
+    [
+        (["generation"], {"text_kl": 0.1}, "text_kl is 0.1", "text there, or leave algorithm.text_kl=0.0"),
+        (["generation", "vision"], {"text_clip": [0.1, 0.2]}, "text_clip is [0.1, 0.2]", "text there, or leave "),
+        (["text"], {"flow_weight": 2}, "flow_weight is 2.0", "generation there, or leave algorithm.flow_weight=1.0"),
+        (["text", "vision"], {"ratio_norm": False}, "ratio_norm is False", "generation there, or leave "),
+        (
+            ["text"],
+            {"flow_clip": 1e-4, "regulariser": {"kind": "none"}},
+            "flow_clip is 0.0001, algorithm.regulariser is {'kind': 'none'}",
+            "generation there, or leave algorithm.flow_clip=1e-06, "
+            "algorithm.regulariser={'kind': 'velocity_mse', 'weight': 1.5e-05}",
+        ),
+        (["text"], {"context_gradient": "stop"}, "context_gradient is stop", "generation there, or leave "),
+        (["generation"], {"context_gradient": "stop"}, "context_gradient is stop", "text there, or leave "),
+        (["generation", "vision"], {"context_gradient": "stop"}, "context_gradient is stop", "text there, or leave "),
+    ],
+)
+def test_keys_of_a_term_that_is_left_out_are_refused(
+    trains: list[str], algorithm: dict[str, Any], given: str, way_out: str
+) -> None:
+    with pytest.raises(ConfigError) as raised:
+        parsed(TRAIN, trains, {"algorithm": algorithm})
+    assert f"algorithm.{given}: of no use while learner.trains is {trains}; add {way_out}" in str(raised.value)
+    parsed(TRAIN, ["text", "generation"], {"algorithm": algorithm})
+
+
+def test_keys_of_the_flow_loss_are_refused_where_fine_tuning_leaves_it_out() -> None:
+    changes = {"noise_draws": 1, "timestep_shift": 3, "flow_weight": 2}
+    with pytest.raises(ConfigError) as raised:
+        parsed(SFT, ["text"], changes)
+    assert (
+        "noise_draws is 1, timestep_shift is 3.0, flow_weight is 2.0: of no use while learner.trains is ['text']; add "
+        "generation there, or leave noise_draws=4, timestep_shift=1.0, flow_weight=1.0"
+    ) in str(raised.value)
+    parsed(SFT, ["generation"], changes)
+
+
+@pytest.mark.parametrize("task", [TRAIN, SFT])
+@pytest.mark.parametrize("group", ["text", "generation", "vision"])
+def test_a_rate_of_what_is_not_trained_is_refused(group: str, task: dict[str, Any]) -> None:
+    trains = [each for each in ("text", "generation", "vision") if each != group]
+    rate = {f"{group}_learning_rate": 2e-3}
+    with pytest.raises(ConfigError, match=f"learner.{group}_learning_rate is 0.002: of no use while learner.trains is .*; add"):
+        parsed(task, [], {"learner": {"trains": trains, **rate}})
+    parsed(task, [], {"learner": {"trains": [*trains, group], **rate}})
+
+
+@pytest.mark.parametrize("task", [TRAIN, SFT])
+@pytest.mark.parametrize("trains", [["text"], ["generation"], ["text", "vision"], ["generation", "vision"]])
+def test_one_expert_alone_is_trained_by_defaults(trains: list[str], task: dict[str, Any]) -> None:
+    config = parsed(task, trains, {})
+    assert not isinstance(config, RewardServiceConfig | RewardModelConfig)
+    assert config.learner.trains == tuple(trains)
 
 
 def test_the_bundled_checkpoint_is_found_from_any_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
