@@ -1,4 +1,5 @@
 import math
+import weakref
 from functools import partial
 from typing import Any
 
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tests.unigrpo.models.fakes import CONFIG, padded, said, segments
+from unigrpo.models.bagel.context import Growing
 from unigrpo.models.bagel.generate import generate
 from unigrpo.models.bagel.model import Bagel
 
@@ -67,6 +69,19 @@ def test_a_token_leaves_what_was_said_where_it_lies(model: Bagel, monkeypatch: p
     assert [len({place for place, _ in layer}) for layer in layers] == [1] * CONFIG.num_layers
     assert [[length for _, length in layer] for layer in layers] == [[6, 7, 8, 9]] * CONFIG.num_layers
     assert all(torch.equal(one, other) for one, other in zip((*context.k, *context.v), before, strict=True))
+
+
+def test_what_a_sample_said_is_let_go_when_it_ends(model: Bagel, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, ends = Growing.keep, list[list[Tensor]]()
+
+    def watched(growing: Growing, index: Tensor) -> None:
+        watch = [weakref.ref(each) for each in (*growing._k, *growing._v)]
+        kept(growing, index)
+        ends.append([each for reference in watch if (each := reference()) is not None])
+
+    monkeypatch.setattr(Growing, "keep", watched)
+    generate(model, said(model, *segments(5)), start_id=START, end_id=None, max_tokens=3, siblings=2)
+    assert ends == [[]]
 
 
 def test_the_end_token_ends_and_is_kept(model: Bagel) -> None:

@@ -53,8 +53,8 @@ def generate(
     alive = list(range(num_said))
     token_N = torch.full((num_said,), start_id, device=context.position_S.device)
     while alive:
-        position_N1, attends = growing.next_token()
-        hidden_N1H, _ = transformer(transformer.embed_tokens(token_N[:, None]), None, position_N1, attends)
+        # No name for the attentions: they would hold the keys and values that `keep` lets go.
+        hidden_N1H, _ = transformer(transformer.embed_tokens(token_N[:, None]), None, *growing.next_token())
         logp_NV = model.logits(hidden_N1H)[:, 0].to(widened(model.dtype)).log_softmax(-1)
         token_N = _choose(logp_NV, temperature, [generators[each] for each in alive] if temperature > 0 else [])
         for each, token, logp in zip(alive, token_N.tolist(), logp_NV.gather(1, token_N[:, None])[:, 0].tolist(), strict=True):
