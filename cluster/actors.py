@@ -72,6 +72,10 @@ class DenoiserActor(Built[Denoiser]):
 
     kind = Denoiser
 
+    def describe(self) -> str:
+        """`Denoiser.describe`."""
+        return self.built.describe()
+
     def load(self, version: int, buckets: Sequence[ObjectRef]) -> None:
         """`Denoiser.load`."""
         self.built.load(version, ray.get(list(buckets)))
@@ -191,6 +195,12 @@ def join_ranks(ranks: Sequence[ActorHandle], config: ClusterConfig) -> str:
     calls = {f"start of learner rank {rank}": actor.join.remote(host, port) for rank, actor in enumerate(ranks)}
     described = wait_all(calls, timeout=config.start_timeout)
     return "; ".join(dict.fromkeys(described))
+
+
+def describe_denoisers(denoisers: Sequence[ActorHandle], config: ClusterConfig) -> str:
+    """How the denoisers compute."""
+    calls = {f"description of denoiser {index}": actor.describe.remote() for index, actor in enumerate(denoisers)}
+    return "; ".join(dict.fromkeys(wait_all(calls, timeout=config.start_timeout)))
 
 
 def learner_role(config: TrainConfig | SftConfig) -> Role:

@@ -132,6 +132,7 @@ def rollouts_of(
     view: View,
 ) -> Rollouts:
     """The started workers as one; `judges` by Sampling.judge."""
+    view.say(f"denoiser: {actors.describe_denoisers(workers['denoiser'], config.cluster)}")
     return Rollouts(
         reasoners=workers["reasoner"],
         denoisers=workers["denoiser"],

@@ -53,6 +53,10 @@ def velocity_alone(segments: Sequence[tuple[int, ...]], x_LC: torch.Tensor, t: f
     return model.velocity(x_LC[None], torch.tensor([t]), context, (4, 6))[0]
 
 
+def test_it_says_how_it_computes(denoiser: Denoiser) -> None:
+    assert denoiser.describe() == "cpu, float32, attention by scaled_dot_product_attention"
+
+
 def test_a_fresh_worker_serves_nothing(checkpoint: Path) -> None:
     worker = Denoiser(train_config(checkpoint))
     assert worker.version() is None

@@ -54,6 +54,7 @@ def test_edits_are_trained_on_and_evaluated_with_guidance(command: Command, tmp_
     trained = command("train", write_config(tmp_path / "run.yaml", run_values(start, run, changes)))
     output, _ = trained.communicate(timeout=500)
     assert trained.returncode == 0, output
+    assert "denoiser: cpu, float32, attention by scaled_dot_product_attention" in " ".join(output.split())
 
     rows = metrics_rows(run)
     assert [(row["kind"], row["step"]) for row in rows] == [
