@@ -13,6 +13,7 @@ from cluster.evaluation_subject import CHECKPOINTS, checkpoint_of, released_layo
 from cluster.preflight import read_model
 from configs.load import ConfigError, load, model_folder
 from configs.schema import TrainConfig
+from learner.checkpoint import MANIFEST, POLICY, verify
 from unigrpo.models.bagel.checkpoint import AUTOENCODER_FILE, TRAVELLING_FILES, copy_files, filling, write_policy
 from unigrpo.models.bagel.config import WEIGHTS_FILE, BagelConfig
 from unigrpo.models.bagel.config_files import ROOT_FILE
@@ -28,19 +29,20 @@ SILENT_SECONDS = 5.0
 def run_export(subject: Path, to: Path, *, dtype: torch.dtype, text_expert: bool) -> None:
     """Write the policy of `subject` (a run's newest checkpoint, a checkpoint, a folder in the released layout) into `to`.
 
-    Raises ConfigError, and leaves nothing behind, for what is no policy and for a folder that holds something or cannot be
-    written.
+    Raises ConfigError, and leaves nothing behind, for what is no policy, is not what its checkpoint's manifest says or holds
+    numbers that are not finite, and for a folder that holds something or cannot be written.
     """
     if not model_folder(subject).exists():
         raise ConfigError(f"{subject} does not exist; give a run folder or a checkpoint")
     source, to = released_layout(checkpoint_of(subject)), _free(to)
     config, tokenizer = read_model(source, "export")
     try:
+        _verify(source.resolve())
         if text_expert:
             export_text_expert(source, to, config, tokenizer, dtype)
         else:
             export_policy(source, to, config, dtype)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(str(error)) from None
     size = sum(path.stat().st_size for path in to.iterdir())
     print(f"wrote the {'text expert' if text_expert else 'policy'} of {source} into {to}: {_name(dtype)}, {_gigabytes(size)}")
@@ -77,6 +79,13 @@ def export_text_expert(source: Path, to: Path, config: BagelConfig, tokenizer: T
         (beside / ROOT_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         if tokenizer.is_bpe:
             copy_files(source, beside, TOKENIZER_FILES)
+
+
+def _verify(source: Path) -> None:
+    """Raises ValueError unless a policy is what the manifest of its checkpoint says, if it has one."""
+    if source.name == POLICY and (source.parent / MANIFEST).is_file():
+        print(f"checking {source} against {source.parent / MANIFEST}", flush=True)
+        verify(source.parent, POLICY)
 
 
 def _free(to: Path) -> Path:

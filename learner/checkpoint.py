@@ -161,10 +161,12 @@ def read_state(checkpoint: Path) -> State:
     )
 
 
-def verify(checkpoint: Path) -> None:
-    """Raises ValueError at the first file that is missing, truncated or altered, naming it."""
+def verify(checkpoint: Path, below: str = "") -> None:
+    """Raises ValueError at the first file, of those below a folder, that is missing, truncated or altered, naming it."""
     manifest = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
     for name, expected in manifest.items():
+        if not Path(name).is_relative_to(below):
+            continue
         path = checkpoint / name
         size = path.stat().st_size if path.is_file() else None
         if size != expected["bytes"]:

@@ -3,6 +3,7 @@
 import json
 import resource
 import shutil
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from unigrpo.models.bagel.model import Bagel
 
 CONFIG = with_its_tokens(SEEING)
 NORM = "language_model.model.norm_moe_gen.weight"
+UND_NORM = "language_model.model.norm.weight"
 QUICKSTART = "configs/quickstart.yaml"
 
 
@@ -78,7 +80,8 @@ def test_what_was_written_and_what_comes_next(run: Path, tmp_path: Path, capsys:
     to.mkdir()
     shutil.copy(QUICKSTART, run / "config.yaml")
     assert cli.main(["export", str(run), "--to", str(to)]) == 0
-    written, following = capsys.readouterr().out.splitlines()
+    checking, written, following = capsys.readouterr().out.splitlines()
+    assert checking == f"checking {run}/checkpoints/step-000002/policy against {run}/checkpoints/step-000002/manifest.json"
     assert written.startswith(f"wrote the policy of {run}/checkpoints/step-000002/policy into {to}: bfloat16, ")
     assert following == f"next: unigrpo evaluate {to} --config {run}/config.yaml"
 
@@ -88,7 +91,7 @@ def test_a_long_export_says_how_far_it_is(
 ) -> None:
     monkeypatch.setattr(export, "SILENT_SECONDS", -1.0)
     export.run_export(run, tmp_path / "exported", dtype=torch.float32, text_expert=False)
-    lines = capsys.readouterr().out.splitlines()[:-2]
+    lines = capsys.readouterr().out.splitlines()[1:-2]
     assert len(lines) == len(load_file(tmp_path / "exported" / "ema.safetensors"))
     assert lines[0].startswith("0 % of ")
     assert lines[-1].startswith("99 % of ")
@@ -219,6 +222,45 @@ def test_what_cannot_be_exported_from_or_to(run: Path, tmp_path: Path, capsys: p
         assert message in capsys.readouterr().err
     assert [path.name for path in taken.iterdir()] == ["kept"]
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("below", ["", "checkpoints/step-000002/policy"])
+def test_a_policy_that_is_not_what_its_manifest_says(
+    run: Path, policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], below: str
+) -> None:
+    """A flipped bit and a shorter file; what is no part of the policy is not asked for."""
+    weights, texts = policy / "ema.safetensors", policy / "merges.txt"
+    files = {
+        f"policy/{path.name}": {"bytes": path.stat().st_size, "crc32": zlib.crc32(path.read_bytes())}
+        for path in policy.iterdir()
+    }
+    (policy.parent / "manifest.json").write_text(json.dumps(files | {"exp_avg.safetensors": {"bytes": 1, "crc32": 1}}))
+    export.run_export(run / below, tmp_path / "good", dtype=torch.float32, text_expert=False)
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    exported = ["export", str(run / below), "--to", str(tmp_path / "bad")]
+    assert cli.main(exported) == 2
+    assert f"{weights} has another checksum than when it was written; " in capsys.readouterr().err
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    texts.write_bytes(texts.read_bytes()[:-1])
+    assert cli.main(exported) == 2
+    assert f"{texts} has {texts.stat().st_size} bytes instead of " in capsys.readouterr().err
+    assert not (tmp_path / "bad").exists()
+
+
+@pytest.mark.parametrize("text_expert", [False, True])
+def test_weights_that_are_not_finite_are_not_exported(
+    policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], text_expert: bool
+) -> None:
+    tensors = load_file(policy / "ema.safetensors")
+    tensors[UND_NORM][0] = -torch.inf
+    save_file(tensors, policy / "ema.safetensors")
+    flags = ["--text-expert"] if text_expert else []
+    assert cli.main(["export", str(policy), "--to", str(tmp_path / "exported"), *flags]) == 2
+    assert f"{UND_NORM} in {policy}/ema.safetensors holds 1 numbers that are NaN or infinite" in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} == {"run"}
 
 
 def test_a_link_to_an_empty_folder_has_its_target_filled(run: Path, tmp_path: Path) -> None:

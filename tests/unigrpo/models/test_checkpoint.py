@@ -212,6 +212,16 @@ def test_whole_numbers_are_not_weights(folder: Path) -> None:
         load_model(folder)
 
 
+def test_a_number_that_is_not_finite_is_named_with_its_tensor(folder: Path) -> None:
+    bias = load_file(folder / "ae.safetensors")["decoder.conv_out.bias"]
+    bias[1] = torch.nan
+    rewrite(folder / "ae.safetensors", add={"decoder.conv_out.bias": bias})
+    with pytest.raises(
+        ValueError, match=r"^decoder.conv_out.bias in .*ae.safetensors holds 1 numbers that are NaN or infinite"
+    ):
+        load_model(folder)
+
+
 @pytest.mark.parametrize("keep", [4, 200, 0.5, 0.999])
 @pytest.mark.parametrize("name", ["ema.safetensors", "ae.safetensors"])
 def test_a_truncated_file_is_named(folder: Path, name: str, keep: float) -> None:

@@ -95,6 +95,25 @@ def test_every_flat_piece_of_a_tensor(tmp_path: Path, name: str) -> None:
                 assert torch.equal(file.flat(name, start, stop), TENSORS[name].flatten()[start:stop])
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
+def test_numbers_that_are_not_finite_are_counted_and_named(tmp_path: Path, dtype: torch.dtype, wrong: float) -> None:
+    path = tmp_path / "x.safetensors"
+    value = torch.full((5, 7), torch.finfo(dtype).max, dtype=dtype)
+    value[1, 2] = value[4, 6] = wrong
+    save_file({"a": value, "b": torch.full((9,), torch.finfo(dtype).min, dtype=dtype)}, path)
+    with WeightsFile(path) as file:
+        assert len(file.tensor("b")) == 9
+        assert len(file.flat("a", 10, 34)) == 24
+        for read, count in (
+            (lambda: file.tensor("a"), 2),
+            (lambda: file.flat("a", 9, 10), 1),
+            (lambda: file.flat("a", 7, 35), 2),
+        ):
+            with pytest.raises(ValueError, match=rf"^a in {path} holds {count} numbers that are NaN or infinite; the weights"):
+                read()
+
+
 def test_a_name_given_twice_is_refused(tmp_path: Path) -> None:
     entries = [("a", (3,), torch.float32), ("b", (3,), torch.float32), ("a", (3,), torch.bfloat16)]
     with pytest.raises(ValueError, match=r"^a would be twice in .*x.safetensors"):

@@ -60,12 +60,14 @@ class WeightsFile:
         self._file.__exit__(kind, error, trace)
 
     def tensor(self, name: str) -> Tensor:
-        """One whole tensor, in the dtype of the file."""
-        whole: Tensor = self._file.get_tensor(name)
-        return whole
+        """One whole tensor, in the dtype of the file. Raises ValueError unless all of it is finite."""
+        return self._finite(name, self._file.get_tensor(name))
 
     def flat(self, name: str, start: int, stop: int) -> Tensor:
-        """Elements start .. stop of a flattened tensor, [stop - start]; of the file only the rows they lie in are read."""
+        """Elements start .. stop of a flattened tensor, [stop - start]; of the file only the rows they lie in are read.
+
+        Raises ValueError unless they are finite.
+        """
         shape = self.shapes[name]
         assert 0 <= start <= stop <= math.prod(shape), f"{name} has {math.prod(shape)} elements, not {start} .. {stop}"
         if not shape or start == stop:
@@ -73,7 +75,17 @@ class WeightsFile:
         row = math.prod(shape[1:])
         first, last = start // row, -(-stop // row)
         rows: Tensor = self._file.get_slice(name)[first:last]
-        return rows.reshape(-1)[start - first * row : stop - first * row]
+        return self._finite(name, rows.reshape(-1)[start - first * row : stop - first * row])
+
+    def _finite(self, name: str, value: Tensor) -> Tensor:
+        # A NaN or an infinity anywhere is the least or the largest; to look at these takes no memory, and little time.
+        if value.numel() and not torch.stack(torch.aminmax(value)).isfinite().all():
+            count = int((~value.isfinite()).sum())
+            raise ValueError(
+                f"{name} in {self.path} holds {count} numbers that are NaN or infinite; the weights are damaged, take those of "
+                "an earlier checkpoint or copy them again"
+            )
+        return value
 
 
 def write_weights(path: Path, entries: Iterable[Entry], tensor: Callable[[str], Tensor]) -> int:
