@@ -121,33 +121,34 @@ class Learner:
     def restore(self) -> int:
         """Continue from the newest complete checkpoint of the run; its step, 0 if there is none.
 
-        Rank 0 finds and verifies it; then every rank reads its own part, from a folder that all of them see. Raises ValueError
+        Rank 0 finds and checks it; then every rank reads its own part, from a folder that all of them see. Raises ValueError
         for a damaged checkpoint, another config, or another reference than the run began with, on every rank.
         """
-        name = self._from_rank_0(self._newest_whole)
-        if not name:
+        found = self._from_rank_0(self._resumable)
+        if not found:
             return 0
-        newest = checkpoints_folder(self._config) / name
-        check_resumable(self._config)
-        state = read_state(newest)
-        if state.reference_hash != self._reference_hash:
-            raise ValueError(
-                f"{newest} began from weights with hash {state.reference_hash}, but {self._start.folder} has "
-                f"{self._reference_hash}; a run keeps its reference: put those weights back, or give another run_dir"
-            )
+        newest = checkpoints_folder(self._config) / found
         expected = {name: self._start.shapes[name] for name in self._engine.trained}
         for kind in KINDS:
             with saved_tensors(newest, kind, expected) as file:
                 self._engine.load(kind, file.flat)
+        state = read_state(newest)
         self._engine.updates = state.updates
         return state.step
 
-    def _newest_whole(self) -> str:
-        """Name of the newest complete checkpoint, verified; empty if there is none."""
+    def _resumable(self) -> str:
+        """Name of the newest complete checkpoint, found whole and of this very run; empty if there is none."""
         newest = newest_checkpoint(checkpoints_folder(self._config))
         if newest is None:
             return ""
         verify(newest)
+        check_resumable(self._config)
+        began_from = read_state(newest).reference_hash
+        if began_from != self._reference_hash:
+            raise ValueError(
+                f"{newest} began from weights with hash {began_from}, but {self._start.folder} has "
+                f"{self._reference_hash}; a run keeps its reference: put those weights back, or give another run_dir"
+            )
         return newest.name
 
     def _from_rank_0(self, work: Callable[[], str]) -> str:
