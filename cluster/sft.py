@@ -66,7 +66,7 @@ def fine_tune(config: SftConfig, learner: LearnerGroup, material: Material, view
         while step < config.steps:
             clock = Clock()
             with clock("data"):
-                shares = shares_of(next(steps), config.learner.num_ranks)
+                shares = shares_of(next(steps), config.learner.num_ranks, material.model)
             with clock("update"):
                 stats = learner.fit(step, shares)
             step += 1
@@ -88,9 +88,9 @@ def prepared(config: SftConfig, first: int, material: Material) -> Generator[lis
             yield examples
 
 
-def shares_of(examples: list[SftExample], num_ranks: int) -> list[MiniBatch[SftExample]]:
+def shares_of(examples: list[SftExample], num_ranks: int, model: BagelConfig) -> list[MiniBatch[SftExample]]:
     """Each rank's share of a step, balanced by tokens."""
-    places = shard([float(num_tokens(example)) for example in examples], num_ranks)
+    places = shard([float(num_tokens(example, model)) for example in examples], num_ranks)
     return [MiniBatch(samples=tuple(examples[i] for i in mine), global_count=len(examples)) for mine in places]
 
 

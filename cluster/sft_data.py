@@ -17,6 +17,7 @@ from learner.batch import SftExample
 from unigrpo.models.bagel.autoencoder import AutoEncoder
 from unigrpo.models.bagel.config import BagelConfig
 from unigrpo.models.bagel.encode import given_picture, latent_tokens
+from unigrpo.models.bagel.packing import Noised, splits_of
 from unigrpo.models.bagel.preprocess import ResizeRule, latent_rule, resized
 from unigrpo.seeds import derive_seed
 from unigrpo.sft_file import SftLine, lines_of_step
@@ -133,8 +134,16 @@ def given(
     return tuple(spans)
 
 
-def num_tokens(example: SftExample) -> int:
-    """What an example costs, in tokens: texts, the latents of both pictures (its own once a draw), patches left aside."""
-    texts = [span.token_ids for span in example.given if isinstance(span, Given)]
-    seen = [span.latent_LC for span in example.given if isinstance(span, GivenPicture) and span.latent_LC is not None]
-    return sum(map(len, (*texts, example.thought or (), *seen))) + example.noise_KLC.shape[:2].numel()
+def num_tokens(example: SftExample, model: BagelConfig) -> int:
+    """What an example costs: the tokens of its splits as the learner packs them, its own picture once a draw."""
+    thought = [] if example.thought is None else [Given(token_ids=example.thought)]
+    noised = [Noised(example.latent_LC, t, example.grid_hw) for t in example.t_K.tolist()]
+    splits = [*splits_of([*map(_without_pixels, example.given), *thought], model), *noised]
+    return sum(split.num_tokens for split in splits)
+
+
+def _without_pixels(span: Given | GivenPicture) -> Given | GivenPicture:
+    """A span of the same size: to count patches, none need be cut."""
+    if isinstance(span, Given) or span.seen_HW3 is None:
+        return span
+    return replace(span, seen_HW3=span.seen_HW3.to("meta"))

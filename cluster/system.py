@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from cluster import actors
@@ -11,7 +12,7 @@ from cluster.learners import LearnerGroup
 from cluster.metrics import WALL_CLOCK, Metrics
 from cluster.pieces import Sampling
 from cluster.placement import connect
-from cluster.prompts import PromptStream, load_prompts, system_spans
+from cluster.prompts import PromptStream, load_prompts, plain_ids, system_spans
 from cluster.rollouts import Group, Rollouts
 from cluster.samples import spread, write_samples
 from cluster.statistics import rollout_statistics
@@ -137,7 +138,7 @@ def rollouts_of(
         reasoners=workers["reasoner"],
         denoisers=workers["denoiser"],
         judges=judges,
-        encode=tokenizer.encode,
+        encode=partial(plain_ids, tokenizer=tokenizer),
         system=system_spans(config.model.system_prompt, tokenizer),
         timeout=config.cluster.call_timeout,
         watch=view.stages,

@@ -13,8 +13,9 @@ from configs.load import ConfigError, parse
 from configs.schema import SftConfig
 from configs.sft import ConditionDropout
 from configs.think_prompt import THINK_PROMPT
-from learner.batch import SftExample
+from learner.batch import SftExample, sft_row
 from tests.cluster.seeing import PAINTED, SEEING, save_seeing_model, write_examples
+from unigrpo.models.bagel.packing import pack
 from unigrpo.sft_file import read_sft_file
 from unigrpo.shapes.tokenizer import vocabulary
 from unigrpo.tokenizer import load_tokenizer
@@ -183,12 +184,24 @@ def test_generated_examples_speak_the_tokenizer_of_their_model(material: Materia
         assert example.grid_hw == (3, 3)
 
 
+def test_an_example_costs_what_is_packed_of_it(material: Material) -> None:
+    for changes in ({}, {"dropout": {"text": 0.3, "latents": 0.5, "patches": 0.5}}):
+        for step in range(3):
+            for example in step_examples(config_of(**changes), step, material):
+                packed = pack([sft_row(example, SEEING).splits], SEEING, device=torch.device("cpu"), dtype=torch.float32)
+                assert num_tokens(example, SEEING) == len(packed.position_T)
+
+
 def test_ranks_share_a_step_evenly_by_what_examples_cost(material: Material) -> None:
     examples = step_examples(config_of(), 0, material)
     first = in_file_order(examples, material)[4]
-    texts = sum(len(span.token_ids) for span in first.given if isinstance(span, Given)) + len(first.thought or ())
-    assert num_tokens(first) == texts + 15 + 2 * 15
-    shares = shares_of(examples, 2)
+    texts = [*(span.token_ids for span in first.given if isinstance(span, Given)), first.thought or ()]
+    [seen] = [span.seen_HW3 for span in first.given if isinstance(span, GivenPicture)]
+    assert seen is not None
+    assert seen.shape == (24, 40, 3)
+    packed = sum(len(ids) + 2 for ids in texts) + (15 + 2) + (6 * 10 + 2) + 2 * (15 + 2)  # patches of 4 pixels, latents of 8
+    assert num_tokens(first, SEEING) == packed
+    shares = shares_of(examples, 2, SEEING)
     assert [len(share.samples) for share in shares] == [3, 3]
     assert {share.global_count for share in shares} == {6}
     thinking = [sum(example.thought is not None for example in share.samples) for share in shares]

@@ -11,10 +11,11 @@ from cluster import system
 from cluster.metrics import Metrics, read_rows
 from cluster.rollouts import Group
 from cluster.run import scores_of
-from cluster.system import System, rewards_of
-from configs.load import QUICKSTART, load
+from cluster.system import System, rewards_of, rollouts_of
+from configs.load import QUICKSTART, load, model_folder
 from configs.schema import TrainConfig
 from tests.cluster.fakes import fake_group
+from unigrpo.tokenizer import load_tokenizer
 
 
 def quickstart(*overrides: str) -> TrainConfig:
@@ -30,12 +31,23 @@ def test_judges_of_evaluations_start_only_where_there_are_evaluations() -> None:
     assert list(rewards_of(quickstart("evaluation.reward=null"))) == ["reward"]
 
 
+def test_a_prompt_that_changed_since_preflight_is_refused_like_any_other() -> None:
+    tokenizer = load_tokenizer(model_folder(Path("bundled:shapes")))
+    workers: dict[str, list[Any]] = {"reasoner": [], "denoiser": []}
+    rollouts = rollouts_of(quickstart(), workers, {}, tokenizer, cast(Any, FakeView()))
+    assert rollouts._encode("a circle") == tokenizer.encode("a circle")
+    with pytest.raises(ValueError, match="must not stand in a text"):
+        rollouts._encode("a circle <|im_end|>")
+
+
 class FakeView:
     def __init__(self) -> None:
         self.said: list[str] = []
 
     def say(self, text: str) -> None:
         self.said.append(text)
+
+    stages = None
 
 
 @pytest.mark.parametrize("groups", [[], [fake_group(0, "counting", [1.0])]])

@@ -109,9 +109,3 @@ def test_eyes_that_a_model_does_not_have_cannot_be_trained(model: Path, tmp_path
 def test_a_run_trains_something_once(trains: tuple[str, ...]) -> None:
     with pytest.raises(ValueError, match="name at least one of text, generation, vision, each once"):
         LearnerConfig.model_validate({"trains": trains})
-
-
-def test_a_rate_of_eyes_that_are_frozen_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"has no effect while learner\.trains is"):
-        LearnerConfig(vision_learning_rate=1e-5)
-    assert LearnerConfig(trains=("vision",), vision_learning_rate=1e-5).vision_learning_rate == 1e-5

@@ -52,6 +52,9 @@ def save_tiny_model(folder: Path) -> Path:
 
 def make_config(model: Path, run_dir: Path, **changes: Any) -> TrainConfig:
     """A training config over the tiny model; `changes` are dotted keys, such as learner__zero_stage=3."""
+    trained = changes.get("learner__trains", ("text", "generation"))
+    flow = {"flow_clip": 1e-4, "regulariser": {"kind": "velocity_mse", "weight": 1e-3}} if "generation" in trained else {}
+    rates = {f"{group}_learning_rate": 1e-3 for group in ("text", "generation") if group in trained}
     values: dict[str, Any] = {
         "seed": 3,
         "steps": 4,
@@ -61,14 +64,8 @@ def make_config(model: Path, run_dir: Path, **changes: Any) -> TrainConfig:
         "reward": {"kind": "random"},
         "rollout": {"prompts_per_step": 2, "group_size": 4, "max_thought_tokens": 8},
         "sampler": {"num_points": 6, "window_range": [0, 4], "window_size": 2, "height": 8, "width": 8},
-        "algorithm": {"ppo_epochs": 1, "flow_clip": 1e-4, "regulariser": {"kind": "velocity_mse", "weight": 1e-3}},
-        "learner": {
-            "text_learning_rate": 1e-3,
-            "generation_learning_rate": 1e-3,
-            "eps": 1e-6,
-            "text_micro_batch": 3,
-            "flow_micro_batch": 3,
-        },
+        "algorithm": {"ppo_epochs": 1, **flow},
+        "learner": {**rates, "eps": 1e-6, "text_micro_batch": 3, "flow_micro_batch": 3},
     }
     for key, value in changes.items():
         section, _, name = key.partition("__")
