@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -32,7 +33,7 @@ def run_export(subject: Path, to: Path, *, dtype: torch.dtype, text_expert: bool
     Raises ConfigError, and leaves nothing behind, for what is no policy, is not what its checkpoint's manifest says or holds
     numbers that are not finite, and for a folder that holds something or cannot be written.
     """
-    if not model_folder(subject).exists():
+    if not os.path.exists(model_folder(subject)):  # Path.exists raises for a name that nothing can have
         raise ConfigError(f"{subject} does not exist; give a run folder or a checkpoint")
     source, to = released_layout(checkpoint_of(subject)), _free(to)
     config, tokenizer = read_model(source, "export")
@@ -52,7 +53,8 @@ def run_export(subject: Path, to: Path, *, dtype: torch.dtype, text_expert: bool
 def export_policy(source: Path, to: Path, config: BagelConfig, dtype: torch.dtype) -> None:
     """Copy a folder in the released layout, the model's weights cast to `dtype`, one tensor in memory at a time.
 
-    Raises ValueError for a file that is not the config's, OSError naming `to` when it cannot be written.
+    Raises ValueError for a file that is not the config's or holds a number that is not finite, OSError naming `to` when that
+    cannot be written or somebody else fills it meanwhile.
     """
     with filling(to) as beside, WeightsFile(source / WEIGHTS_FILE) as weights:
         write_policy(beside / WEIGHTS_FILE, config, weights.shapes, _told(weights.tensor, weights.shapes), dtype)

@@ -215,6 +215,7 @@ def test_what_cannot_be_exported_from_or_to(run: Path, tmp_path: Path, capsys: p
         (run, Path(QUICKSTART), "exists and is not an empty folder"),
         (run, Path(QUICKSTART) / "below", "could not be saved "),
         (tmp_path / "nowhere", tmp_path / "new", "nowhere does not exist; give a run folder or a checkpoint"),
+        (tmp_path / (300 * "a"), tmp_path / "new", "aaa does not exist; give a run folder or a checkpoint"),
         (Path(QUICKSTART), tmp_path / "new", f"{QUICKSTART} is not a folder"),
         (tmp_path / "unfinished", tmp_path / "new", "holds no complete checkpoint yet"),
     ):
