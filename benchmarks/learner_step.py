@@ -114,7 +114,10 @@ class Plain:
         flows = [row for sample in mini_batch.samples for row in flow_rows(sample, config, times_W)]
         return (
             [text_batch(rows, packer) for rows in cut(texts, lambda row: row, settings.text_micro_batch)],
-            [flow_batch(rows, packer, shape_WLC) for rows in cut(flows, lambda row: row, settings.flow_micro_batch)],
+            [
+                flow_batch(rows, packer, shape_WLC, self._grid_hw)
+                for rows in cut(flows, lambda row: row, settings.flow_micro_batch)
+            ],
             mini_batch.global_count,
         )
 

@@ -55,7 +55,8 @@ class LearnerConfig(Section):
     """Data-parallel ranks."""
     placement: Placement = Placement()
     zero_stage: Literal[0, 1, 2, 3] = 1
-    """DeepSpeed ZeRO: 1 shards optimizer state, 2 gradients, 3 parameters."""
+    """DeepSpeed ZeRO: 1 shards optimizer state, 2 gradients, 3 parameters. The frozen reference is held as the policy is: below
+    3 every rank has a whole copy of each, so large models take 3."""
     dtype: Dtype = "float32"
     """Of the compute; masters and moments are float32 always."""
     trains: tuple[ParameterGroup, ...] = ("text", "generation")
