@@ -42,7 +42,7 @@ def wait_all(calls: Mapping[str, ObjectRef], *, timeout: float) -> list[Any]:
             _raise_lost(pending)
             raise
         del pending[ready[0]]
-    return ray.get(list(calls.values()))
+    return ray.get(list(calls.values())) if calls else []
 
 
 def _raise_lost(pending: Mapping[ObjectRef, str]) -> None:

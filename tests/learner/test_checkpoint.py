@@ -43,7 +43,7 @@ def train(learner: Learner, config: Any, steps: range) -> None:
         learner.update(step, whole(sample_step(config, step, ADVANTAGES)))
 
 
-@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+@pytest.mark.parametrize("stage", [0, 1, pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)])
 def test_a_resumed_run_is_bit_equal_to_one_that_never_stopped(stage: int, model: Path, tmp_path: Path, rank: Rank) -> None:
     config = make_config(
         model, tmp_path, learner__zero_stage=stage, algorithm__ppo_epochs=2, learner__decay_updates=4, learner__warmup_updates=2

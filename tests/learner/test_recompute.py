@@ -30,7 +30,7 @@ def moments(config: TrainConfig, rank: Rank) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("context_gradient", ["full", "stop"])
-@pytest.mark.parametrize("stage", [1, 3])
+@pytest.mark.parametrize("stage", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_the_gradient_is_the_same(stage: int, context_gradient: str, seeing: Path, tmp_path: Path, rank: Rank) -> None:
     kept, recomputed = (
         moments(

@@ -107,7 +107,7 @@ def test_equal_rewards_move_nothing(model: Path, tmp_path: Path, rank: Rank) -> 
     assert_close(published(learner), before, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+@pytest.mark.parametrize("stage", [0, 1, pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)])
 def test_a_stopped_context_leaves_the_text_expert_to_the_text_term(stage: int, model: Path, tmp_path: Path, rank: Rank) -> None:
     samples = [
         Sample(spans=(sample.spans[0], sample.spans[2]), advantage=sample.advantage)
@@ -202,7 +202,7 @@ def test_a_refused_sample_leaves_the_policy_as_it_was(model: Path, tmp_path: Pat
     learner.update(0, whole(sample_step(config, 0, ADVANTAGES)))
 
 
-@pytest.mark.parametrize("stage", [1, 3])
+@pytest.mark.parametrize("stage", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_bfloat16_starts_at_a_ratio_of_exactly_one(stage: int, model: Path, tmp_path: Path, rank: Rank) -> None:
     config = make_config(model, tmp_path, learner__zero_stage=stage, learner__dtype="bfloat16")
     learner = make_learner(config, rank)
@@ -212,7 +212,7 @@ def test_bfloat16_starts_at_a_ratio_of_exactly_one(stage: int, model: Path, tmp_
     assert {value.dtype for value in published(learner).values()} == {torch.bfloat16}
 
 
-@pytest.mark.parametrize("stage", [0, 3])
+@pytest.mark.parametrize("stage", [0, pytest.param(3, marks=pytest.mark.slow)])
 def test_logits_taken_in_pieces_give_the_same_update(
     stage: int, model: Path, tmp_path: Path, rank: Rank, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -89,7 +89,7 @@ def test_gathered_parameters_are_the_masters(rank: Rank) -> None:
         assert list(gathered) == [name for name, _ in StandIn().named_parameters()]
 
 
-@pytest.mark.parametrize("stage", [1, 2, 3])
+@pytest.mark.parametrize("stage", [pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow), 3])
 def test_bfloat16_keeps_masters_in_the_precision_of_the_file_and_restores(stage: int, rank: Rank) -> None:
     model, engine = make_engine(stage, rank, dtype=torch.bfloat16)
     start = {name: parameter.detach() for name, parameter in StandIn().named_parameters()}

@@ -71,6 +71,6 @@ def test_a_model_of_the_shapes_world_is_made_from_nothing(command: Command, tmp_
     start = {"kind": "new", "architecture": architecture, "autoencoder": {"steps": 3, "batch_size": 2}}
     values = values_of(tmp_path / "run", start=start, data={"kind": "shapes"}, dropout={"text": 0.3})
     output = fine_tune(command, values)
-    assert f"score one with `unigrpo evaluate {tmp_path}/run`" in output
+    assert f"score one with `unigrpo evaluate {tmp_path}/run --config FILE`" in output
     assert [row["step"] for row in metrics_rows(tmp_path / "run")] == [1, 2]
     assert load_model(newest(tmp_path / "run") / "policy").config == load_model(tmp_path / "run" / "start").config

@@ -12,6 +12,8 @@ import torch
 
 from tests.unigrpo.models import planted, test_bagel_parity as parity
 
+pytestmark = pytest.mark.slow
+
 PAINTED = {"flow/", "flow_debug/", "cfg/", "traj/", "edit/", "train/", "e2e/"}
 """Groups in which the generation expert speaks."""
 READ = PAINTED | {"text/", "und/"}
