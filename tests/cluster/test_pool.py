@@ -87,6 +87,7 @@ def test_a_killed_worker_is_revived_and_its_piece_done_again() -> None:
     assert results == [42]
 
 
+@pytest.mark.slow
 def test_a_piece_that_kills_every_worker_ends_the_run() -> None:
     pool = pool_of(1)
     pool.add(Job(name="deadly", submit=lambda worker: [worker.die.remote()], done=lambda refs: None))
@@ -124,6 +125,7 @@ def test_a_deadline_names_what_is_pending_and_where() -> None:
         wait_all({"endless call": pool.workers[0].pid.remote()}, timeout=0.5)
 
 
+@pytest.mark.slow
 def test_a_worker_that_hangs_is_started_again_where_its_job_says_so() -> None:
     pool = pool_of(1)
     pid = ray.get(pool.workers[0].pid.remote())
@@ -153,6 +155,7 @@ def test_a_job_waits_for_its_time_and_those_behind_it_do_not() -> None:
     assert time.monotonic() >= later.not_before
 
 
+@pytest.mark.slow
 def test_a_failed_call_is_raised_while_those_beside_it_still_wait() -> None:
     hanging, failing = pool_of(2).workers
     with pytest.raises(ValueError, match=r"a fault of the piece"):
