@@ -19,9 +19,7 @@ def evaluation_config(subject: Path, benchmark: str | None, config_path: Path | 
 
     Raises ConfigError where nothing says who judges a folder of pictures, and for a config of another task.
     """
-    own = (subject.parent.parent if subject.parent.name == CHECKPOINTS else subject) / "config.yaml"
-    if config_path is None and own.is_file() and isinstance(load(own), TrainConfig):
-        config_path = own
+    config_path = config_path or own_config(subject)
     if config_path is None and benchmark is None and is_geneval_folder(subject):
         raise ConfigError(
             f"{subject} is a folder of pictures; say who judges them by --benchmark {', '.join(BENCHMARKS)} or by --config FILE"
@@ -32,6 +30,12 @@ def evaluation_config(subject: Path, benchmark: str | None, config_path: Path | 
     if not isinstance(config, TrainConfig):
         raise ConfigError(f"an evaluation takes a training config, but {config_path} has task {config.task}")
     return config
+
+
+def own_config(subject: Path) -> Path | None:
+    """The training config of a run, of one of its checkpoints, or beside a folder; None where there is none."""
+    own = (subject.parent.parent if subject.parent.name == CHECKPOINTS else subject) / "config.yaml"
+    return own if own.is_file() and isinstance(load(own), TrainConfig) else None
 
 
 def checkpoint_of(policy: Path) -> Path:

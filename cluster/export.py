@@ -10,10 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cluster.evaluation_subject import CHECKPOINTS, checkpoint_of, released_layout
+from cluster.evaluation_subject import checkpoint_of, own_config, released_layout
 from cluster.preflight import read_model
-from configs.load import ConfigError, load, model_folder
-from configs.schema import TrainConfig
+from configs.load import ConfigError, model_folder
 from learner.checkpoint import MANIFEST, POLICY, verify
 from unigrpo.models.bagel.checkpoint import AUTOENCODER_FILE, TRAVELLING_FILES, copy_files, filling, write_policy
 from unigrpo.models.bagel.config import WEIGHTS_FILE, BagelConfig
@@ -121,9 +120,8 @@ def _told(tensor: Callable[[str], Tensor], shapes: Mapping[str, tuple[int, ...]]
 
 def _evaluation(subject: Path, to: Path) -> str:
     """The command that scores what was exported, by the config of the run it came from if that is a training run."""
-    own = (subject.parent.parent if subject.parent.name == CHECKPOINTS else subject) / "config.yaml"
-    by = f" --config {own}" if own.is_file() and isinstance(load(own), TrainConfig) else ""
-    return f"unigrpo evaluate {to}{by}"
+    own = own_config(subject)
+    return f"unigrpo evaluate {to}" + ("" if own is None else f" --config {own}")
 
 
 def _serving(to: Path, tokenizer: Tokenizer, dtype: torch.dtype) -> str:

@@ -31,7 +31,7 @@ from learner.start import Start
 from learner.update import UniGrpoUpdate, needs_reference, updates_per_step
 from learner.zero import KINDS, ZeroEngine
 from unigrpo.buckets import Bucket, pack
-from unigrpo.models.bagel.attention import kernel_name
+from unigrpo.models.bagel.attention import device_name, kernel_name
 from unigrpo.models.bagel.model import Bagel
 
 OBJECTIVES: dict[str, type[UniGrpoUpdate] | type[SftUpdate]] = {"train": UniGrpoUpdate, "sft": SftUpdate}
@@ -76,9 +76,8 @@ class Learner:
     def describe(self) -> str:
         """Where and how this rank computes, for the log."""
         device, dtype = self._engine.device, getattr(torch, self._config.learner.dtype)
-        name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
         stage = self._config.learner.zero_stage
-        return f"{name}, {self._config.learner.dtype}, ZeRO-{stage}, attention by {kernel_name(device, dtype)}"
+        return f"{device_name(device)}, {self._config.learner.dtype}, ZeRO-{stage}, attention by {kernel_name(device, dtype)}"
 
     def update(self, step: int, mini_batches: Sequence[MiniBatch[Any]]) -> dict[str, float]:
         """Learn from this rank's share of a step's mini-batches; metrics, those of all ranks together.

@@ -21,7 +21,7 @@ from rollout_workers.weights import collect, require
 from unigrpo.algo.flow import time_grid
 from unigrpo.buckets import Bucket
 from unigrpo.denoise import denoise, seeded_noise, trajectories
-from unigrpo.models.bagel.attention import kernel_name
+from unigrpo.models.bagel.attention import device_name, kernel_name
 from unigrpo.models.bagel.autoencoder import from_tokens, to_uint8
 from unigrpo.models.bagel.checkpoint import load_model
 from unigrpo.models.bagel.context import Context
@@ -52,9 +52,10 @@ class Denoiser:
 
     def describe(self) -> str:
         """Where and how this worker computes, for the log."""
-        name = torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else "cpu"
         dtype = self._model.dtype
-        return f"{name}, {str(dtype).removeprefix('torch.')}, attention by {kernel_name(self._device, dtype)}"
+        return (
+            f"{device_name(self._device)}, {str(dtype).removeprefix('torch.')}, attention by {kernel_name(self._device, dtype)}"
+        )
 
     def version(self) -> int | None:
         """The version served; None for a fresh worker and after a load that failed."""

@@ -11,23 +11,15 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from tests.unigrpo.models import released
 from unigrpo.models.bagel.attention import Attend, Block, block_attention
-from unigrpo.models.bagel.config import BagelConfig, VisionConfig
+from unigrpo.models.bagel.config import BagelConfig
 from unigrpo.models.bagel.model import PositionTable
 from unigrpo.models.bagel.preprocess import table_rows, to_patches
 from unigrpo.models.bagel.vision import Connector, VisionModel
 
-RELEASED = VisionConfig(
-    hidden_size=1152,
-    intermediate_size=4304,
-    num_layers=26,
-    num_heads=16,
-    patch_size=14,
-    image_size=980,
-    num_channels=3,
-    layer_norm_eps=1e-6,
-    max_patches_per_side=70,
-)
+assert released.RELEASED.vision is not None
+RELEASED = released.RELEASED.vision
 SMALL = replace(
     RELEASED,
     hidden_size=12,

@@ -101,6 +101,11 @@ def kernel_name(device: torch.device, dtype: torch.dtype) -> str:
     return "variable-length flash attention" if has_varlen(device, dtype) else "scaled_dot_product_attention"
 
 
+def device_name(device: torch.device) -> str:
+    """Of what computes, for logs."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
 class Tiled:
     """Blocks padded together into tiles of scaled_dot_product_attention."""
 
