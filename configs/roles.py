@@ -1,10 +1,9 @@
 """One section a role of the cluster: how many, where, and what each may use."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection
 from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
-from pydantic_core import to_jsonable_python
 
 from configs.base import Section
 
@@ -59,10 +58,10 @@ class LearnerConfig(Section):
     3 every rank has a whole copy of each, so large models take 3."""
     dtype: Dtype = "float32"
     """Of the compute; masters and moments are float32 always."""
-    trains: tuple[ParameterGroup, ...] = ("text", "generation")
-    """What is trained; the rest is frozen and costs neither gradient nor optimizer state. Without `text` or `generation` their
-    term of the objective is left out too: thoughts, or paintings, are then no teachers of the other expert. `vision` has
-    no term of its own."""
+    trains: tuple[ParameterGroup, ...] | None = None
+    """What is trained; the rest is frozen and costs neither gradient nor optimizer state. null is what the objective has terms
+    for: of a fine-tuning text and generation. A fine-tuning may leave one of them out, and its loss with it; `vision`, which
+    has no term of its own, may be added."""
     text_learning_rate: NonNegativeFloat = 1e-6
     """AdamW rate of the text expert, embeddings and head."""
     generation_learning_rate: NonNegativeFloat = 3e-5
@@ -100,6 +99,8 @@ class LearnerConfig(Section):
 
     @model_validator(mode="after")
     def _trains_something(self) -> Self:
+        if self.trains is None:
+            return self
         if not self.trains or len(set(self.trains)) < len(self.trains):
             raise ValueError(
                 f"learner.trains is {list(self.trains)}; name at least one of {', '.join(get_args(ParameterGroup))}, each once"
@@ -108,23 +109,17 @@ class LearnerConfig(Section):
             raise ValueError(
                 "learner.trains is ['vision'], which leaves no term of the objective; add text, generation or both"
             )
-        self.require_trained(self, "learner.", {f"{group}_learning_rate": (group,) for group in get_args(ParameterGroup)})
         return self
 
-    def require_trained(self, section: Section, prefix: str, needs: Mapping[str, Sequence[ParameterGroup]]) -> None:
-        """Raises ValueError naming keys that were set to other than their default and need more than `trains` names.
 
-        prefix: of the section's keys, for the message. needs: key -> the groups that must all be trained.
-        """
-        defaults = {key: type(section).model_fields[key].default for key in needs}
-        idle = [key for key in needs if getattr(section, key) != defaults[key] and not set(needs[key]) <= set(self.trains)]
-        if idle:
-            missing = dict.fromkeys(group for key in idle for group in needs[key] if group not in self.trains)
-            given = ", ".join(f"{prefix}{key} is {to_jsonable_python(getattr(section, key))}" for key in idle)
-            way_out = ", ".join(f"{prefix}{key}={to_jsonable_python(defaults[key])}" for key in idle)
+def require_rates(learner: LearnerConfig, trained: Collection[str]) -> None:
+    """Raises ValueError for a learning rate that was set and belongs to an expert that is not trained."""
+    for group in get_args(ParameterGroup):
+        key = f"{group}_learning_rate"
+        given, default = getattr(learner, key), LearnerConfig.model_fields[key].default
+        if given != default and group not in trained:
             raise ValueError(
-                f"{given}: of no use while learner.trains is {list(self.trains)}; add {' and '.join(missing)} there, or leave "
-                f"{way_out}"
+                f"learner.{key} is {given}: of no use while {' and '.join(sorted(trained))} alone is trained; leave it out"
             )
 
 

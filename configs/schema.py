@@ -3,17 +3,26 @@
 Two tasks share the sections: `train` (the reinforcement learning loop) and `sft` (the fine-tuning that makes its start).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
+from configs.algorithms import Algorithm, UniGrpo
 from configs.base import AbsolutePath, Section
 from configs.guidance import Guidance
 from configs.reward import Reward
 from configs.reward_model import RewardModelConfig
 from configs.reward_service import RewardServiceConfig
-from configs.roles import ClusterConfig, DenoiserConfig, LearnerConfig, ParameterGroup, Placement as Placement, ReasonerConfig
+from configs.roles import (
+    ClusterConfig,
+    DenoiserConfig,
+    LearnerConfig,
+    ParameterGroup,
+    Placement as Placement,
+    ReasonerConfig,
+    require_rates,
+)
 from configs.sft import (
     ArchitectureConfig as ArchitectureConfig,
     AutoencoderConfig as AutoencoderConfig,
@@ -26,8 +35,6 @@ from configs.sft import (
 )
 from configs.think_prompt import THINK_PROMPT
 from configs.verifiers import GenevalReward
-
-LowClip = Annotated[float, Field(gt=0, lt=1)]
 
 
 class ModelConfig(Section):
@@ -63,7 +70,12 @@ class RolloutConfig(Section):
     prompts_per_step: PositiveInt = 32
     """P: prompts of one step."""
     group_size: int = Field(default=24, ge=2)
-    """G: siblings of one prompt; one alone has nothing to be compared with."""
+    """G: paintings of one prompt; one alone has nothing to be compared with."""
+    thinks: bool = True
+    """Whether the policy thinks before it paints; off, it paints straight from the prompt, without the system prompt."""
+    images_per_thought: PositiveInt = 1
+    """K: paintings of one thought; it divides group_size. Above 1, a thought is credited with the mean of its paintings'
+    rewards against other thoughts', a painting with its deviation from that mean."""
     max_thought_tokens: PositiveInt = 1024
     """Longest thought in tokens, eos included; a longer one is cut and flagged."""
     prompts_per_piece: PositiveInt = 1
@@ -75,85 +87,10 @@ class SamplerConfig(Section):
     """N: points of the time grid; N - 1 velocity evaluations."""
     shift: PositiveFloat = 3.0
     """Timestep shift s in t' = s t / (1 + (s - 1) t)."""
-    noise_level: PositiveFloat = 0.8
-    """eta in sigma = eta sqrt(t / (1 - t))."""
-    window_range: tuple[NonNegativeInt, NonNegativeInt] = (0, 5)
-    """[lo, hi): steps the stochastic window may cover; its start is drawn from lo .. hi - size for each step."""
-    window_size: PositiveInt = 3
-    """W: consecutive steps that are sampled stochastically and trained."""
     height: PositiveInt = 1024
     """Height of a painting in pixels."""
     width: PositiveInt = 1024
     """Width of a painting in pixels."""
-
-    @model_validator(mode="after")
-    def _window_fits(self) -> Self:
-        lo, hi = self.window_range
-        if hi > self.num_points - 2:
-            raise ValueError(
-                f"sampler.window_range ends at {hi}, but {self.num_points} points make {self.num_points - 1} steps, "
-                "of which the last is deterministic; lower the end or raise sampler.num_points"
-            )
-        if self.window_size > hi - lo:
-            raise ValueError(
-                f"sampler.window_size is {self.window_size}, but the range [{lo}, {hi}) holds {hi - lo} steps; "
-                "widen sampler.window_range or shrink sampler.window_size"
-            )
-        return self
-
-
-class NoRegulariser(Section):
-    kind: Literal["none"] = "none"
-
-
-class VelocityMse(Section):
-    kind: Literal["velocity_mse"] = "velocity_mse"
-    weight: PositiveFloat = 1.5e-5
-    """beta_img at D_ref = 262,144 latent elements; scaled by sqrt(D_ref / D)."""
-
-
-class LatentKl(Section):
-    kind: Literal["latent_kl"] = "latent_kl"
-    weight: PositiveFloat
-    """Weight of the Gaussian KL between transition means; the paper's ablation."""
-
-
-Regulariser = Annotated[NoRegulariser | VelocityMse | LatentKl, Field(discriminator="kind")]
-
-
-class UniGrpo(Section):
-    kind: Literal["unigrpo"] = "unigrpo"
-    text_clip: tuple[LowClip, PositiveFloat] = (0.20, 0.28)
-    """Text ratio clip, low and high: 1 - low .. 1 + high. The paper leaves it open; AlphaGRPO's values."""
-    text_kl: NonNegativeFloat = 0.0
-    """beta_txt: weight of the k3 KL of thoughts against the reference; 0 computes none."""
-    flow_weight: PositiveFloat = 1.0
-    """lambda: weight of the flow term beside the text term."""
-    flow_clip: PositiveFloat = 1e-6
-    """Clip of the normalised flow ratio at D_ref = 262,144 latent elements; scaled by sqrt(D_ref / D)."""
-    ratio_norm: bool = True
-    """RatioNorm (paper equation 5); off uses the plain mean log-ratio."""
-    regulariser: Regulariser = VelocityMse()
-    """What holds the painter near the reference."""
-    context_gradient: Literal["full", "stop"] = "full"
-    """Whether the flow term reaches the text expert (and the vision tower) through the context's keys and values. `stop` needs
-    text and generation trained: there is else nothing to keep apart, or nothing that the tower could learn from."""
-    ppo_epochs: PositiveInt = 2
-    """Passes over the step's samples."""
-    mini_batches: PositiveInt = 1
-    """Disjoint mini-batches a pass is cut into, one optimizer update each; they divide rollout.prompts_per_step."""
-
-
-OBJECTIVE_NEEDS: Mapping[str, tuple[ParameterGroup, ...]] = {
-    "text_clip": ("text",),
-    "text_kl": ("text",),
-    "flow_weight": ("generation",),
-    "flow_clip": ("generation",),
-    "ratio_norm": ("generation",),
-    "regulariser": ("generation",),
-    "context_gradient": ("text", "generation"),
-}
-"""What must be trained for a key of the objective to have an effect."""
 
 
 class CheckpointConfig(Section):
@@ -183,7 +120,9 @@ class EvaluationConfig(Section):
     temperature: NonNegativeFloat = 1.0
     """Of thoughts, with a fixed seed each; 0 is greedy."""
     guidance: Guidance | None = None
-    """Classifier-free guidance of the paintings; null paints as training does, without."""
+    """Classifier-free guidance of the paintings; null is none."""
+    thinks: bool | None = None
+    """Whether the policy thinks before it paints; null is rollout.thinks."""
 
     def due(self, step: int, last: int) -> bool:
         """Whether the policy of `step` (of `last`) is evaluated."""
@@ -203,6 +142,15 @@ class LoggingConfig(Section):
         return step % self.samples_every == 0
 
 
+class Stage(Section):
+    """What follows on the first stage of a run: from the policy it ends with, with another objective and a new optimizer."""
+
+    steps: PositiveInt
+    """Turns of the loop."""
+    algorithm: Algorithm
+    """What is maximised now; its reference is the policy that the first stage ends with."""
+
+
 class TrainConfig(Section):
     """Reinforcement learning of one model: what `unigrpo train` reads."""
 
@@ -217,7 +165,9 @@ class TrainConfig(Section):
     prompts: Prompts
     rollout: RolloutConfig = RolloutConfig()
     sampler: SamplerConfig = SamplerConfig()
-    algorithm: UniGrpo = UniGrpo()
+    algorithm: Algorithm = UniGrpo()
+    then: Stage | None = None
+    """A second stage; null for none."""
     reasoner: ReasonerConfig = ReasonerConfig()
     denoiser: DenoiserConfig = DenoiserConfig()
     reward: Reward = GenevalReward()
@@ -232,9 +182,74 @@ class TrainConfig(Section):
         """Who judges evaluations."""
         return self.evaluation.reward or self.reward
 
+    @property
+    def evaluation_thinks(self) -> bool:
+        """Whether the policy thinks in evaluations."""
+        return self.rollout.thinks if self.evaluation.thinks is None else self.evaluation.thinks
+
+    @property
+    def trains(self) -> tuple[ParameterGroup, ...]:
+        """The experts that the first stage trains."""
+        return self.learner.trains or self.algorithm.trains
+
+    @property
+    def num_thoughts(self) -> int:
+        """Thoughts of one prompt; where the policy does not think, contexts that count as one each."""
+        return self.rollout.group_size // self.rollout.images_per_thought
+
+    def _objectives(self) -> Iterator[tuple[str, Algorithm]]:
+        yield "algorithm", self.algorithm
+        if self.then is not None:
+            yield "then.algorithm", self.then.algorithm
+
     @model_validator(mode="after")
     def _objective_is_trained(self) -> Self:
-        self.learner.require_trained(self.algorithm, "algorithm.", OBJECTIVE_NEEDS)
+        given, own = self.learner.trains, self.algorithm.trains
+        allowed = [set(own), {*own, "vision"}] if "text" in own else [set(own)]
+        if given is not None and (self.then is not None or set(given) not in allowed):
+            raise ValueError(
+                f"learner.trains is {list(given)}, but algorithm.kind {self.algorithm.kind} trains {list(own)}; leave "
+                "learner.trains out, or, of a run of one stage that learns from thoughts, add vision"
+            )
+        trained = {group for _, algorithm in self._objectives() for group in algorithm.trains} | set(self.trains)
+        require_rates(self.learner, trained)
+        for key, algorithm in self._objectives():
+            if "text" in algorithm.trains and not self.rollout.thinks:
+                raise ValueError(
+                    f"{key}.kind is {algorithm.kind}, which learns from thoughts, but rollout.thinks is false; let the policy "
+                    "think, or take an objective of paintings alone"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _window_fits(self) -> Self:
+        for key, algorithm in self._objectives():
+            window = algorithm.window
+            steps = self.sampler.num_points - 1
+            if window is not None and window.range[1] > (last := steps if window.noise_level == 0 else steps - 1):
+                raise ValueError(
+                    f"{key}.kind {algorithm.kind} records denoising steps before {window.range[1]}, but "
+                    f"{self.sampler.num_points} points make {steps} steps, of which it can take the first {last}; lower the "
+                    "end of its range or raise sampler.num_points"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _groups_divide(self) -> Self:
+        size, images = self.rollout.group_size, self.rollout.images_per_thought
+        if size % images:
+            raise ValueError(
+                f"rollout.group_size is {size}, which rollout.images_per_thought={images} does not divide; make it a multiple"
+            )
+        if images > 1 and not self.rollout.thinks:
+            raise ValueError(
+                f"rollout.images_per_thought is {images}, but rollout.thinks is false; leave it 1 where nothing is thought"
+            )
+        if images == size and any("text" in algorithm.trains for _, algorithm in self._objectives()):
+            raise ValueError(
+                f"rollout.images_per_thought is {images}, all of the group: one thought alone has nothing to be compared with; "
+                "lower it, or raise rollout.group_size"
+            )
         return self
 
     @model_validator(mode="after")
@@ -245,22 +260,23 @@ class TrainConfig(Section):
                 f"rollout.prompts_per_step is {prompts}, which pieces of rollout.prompts_per_piece={pieces} do not divide; "
                 "make one a multiple of the other"
             )
-        if prompts % self.algorithm.mini_batches:
-            raise ValueError(
-                f"rollout.prompts_per_step is {prompts}, which algorithm.mini_batches={self.algorithm.mini_batches} does not "
-                "divide; make prompts_per_step a multiple of it"
-            )
         if self.reasoner.max_model_len <= self.rollout.max_thought_tokens:
             raise ValueError(
                 f"reasoner.max_model_len is {self.reasoner.max_model_len}, which leaves no room for a prompt beside thoughts "
                 f"of rollout.max_thought_tokens={self.rollout.max_thought_tokens}; raise the first or lower the second"
             )
-        samples = prompts // self.algorithm.mini_batches * self.rollout.group_size
-        if samples % self.learner.num_ranks:
-            raise ValueError(
-                f"a mini-batch holds {samples} samples, which {self.learner.num_ranks} learner ranks cannot share evenly; "
-                "make prompts_per_step / mini_batches * group_size a multiple of learner.num_ranks"
-            )
+        for key, algorithm in self._objectives():
+            if prompts % algorithm.mini_batches:
+                raise ValueError(
+                    f"rollout.prompts_per_step is {prompts}, which {key}.mini_batches={algorithm.mini_batches} does not "
+                    "divide; make prompts_per_step a multiple of it"
+                )
+            samples = prompts // algorithm.mini_batches * self.num_thoughts
+            if samples % self.learner.num_ranks:
+                raise ValueError(
+                    f"a mini-batch holds {samples} samples, which {self.learner.num_ranks} learner ranks cannot share evenly; "
+                    "make prompts_per_step / mini_batches * group_size / images_per_thought a multiple of learner.num_ranks"
+                )
         return self
 
 
@@ -291,6 +307,11 @@ class SftConfig(Section):
     cluster: ClusterConfig = ClusterConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
 
+    @property
+    def trains(self) -> tuple[ParameterGroup, ...]:
+        """What is trained; the rest is frozen, and its loss left out."""
+        return self.learner.trains or ("text", "generation")
+
     @model_validator(mode="after")
     def _every_key_counts(self) -> Self:
         for name in ("text_micro_batch", "bucket_bytes"):
@@ -300,15 +321,21 @@ class SftConfig(Section):
                     f"learner.{name} is {given}, which has no effect with task sft: examples are cut by "
                     "learner.flow_micro_batch, and nothing is published; leave it out"
                 )
-        flow: tuple[ParameterGroup, ...] = ("generation",)
-        self.learner.require_trained(self, "", {"noise_draws": flow, "timestep_shift": flow, "flow_weight": flow})
+        require_rates(self.learner, set(self.trains))
+        defaults = {key: SftConfig.model_fields[key].default for key in ("noise_draws", "timestep_shift", "flow_weight")}
+        idle = [key for key, default in defaults.items() if getattr(self, key) != default]
+        if idle and "generation" not in self.trains:
+            raise ValueError(
+                f"{', '.join(f'{key} is {getattr(self, key)}' for key in idle)}: of no use while learner.trains is "
+                f"{list(self.trains)}; add generation there, or leave {', '.join(f'{key}={defaults[key]}' for key in idle)}"
+            )
         return self
 
     @model_validator(mode="after")
     def _start_is_enough(self) -> Self:
-        if isinstance(self.start, NewStart) and "vision" in self.learner.trains:
+        if isinstance(self.start, NewStart) and "vision" in self.trains:
             raise ValueError(
-                f"learner.trains is {list(self.learner.trains)}, but start.kind is new: a model made from nothing has no "
+                f"learner.trains is {list(self.trains)}, but start.kind is new: a model made from nothing has no "
                 "vision tower; leave vision out, or give start.kind checkpoint and start.path"
             )
         if isinstance(self.start, NewStart) and isinstance(self.data, FileData):

@@ -110,20 +110,27 @@ class PreferenceReward(Judge):
         return {} if self.path is None else {"path": self.path}
 
 
-class DifferentiableReward(Judge):
+class RewardModelChoice(Section):
     """A reward model whose score carries gradients to the pixels."""
 
-    kind: Literal["differentiable"] = "differentiable"
     model: Literal["shapes", "internvl"] = "shapes"
     """The small model of the shapes world, or a VLM's probability of "yes" that the picture fits the prompt."""
     path: AbsolutePath | None = None
     """Folder of the reward model; null is the bundled one for shapes, and still to be given for internvl."""
 
     def open_keys(self) -> list[str]:
+        """Keys that are still to be given."""
         return ["path"] if self.path is None and self.model == "internvl" else []
 
     def files(self) -> dict[str, Path]:
+        """Files and folders that it names, by key."""
         return {} if self.path is None else {"path": self.path}
+
+
+class DifferentiableReward(RewardModelChoice, Judge):
+    """A reward model as a judge."""
+
+    kind: Literal["differentiable"] = "differentiable"
 
 
 class RemoteJudge(Judge):

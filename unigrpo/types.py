@@ -67,7 +67,10 @@ class Thought:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trajectory:
-    """What one denoising run leaves for the learner. Example: W=3 of N=25 points, 64x64 tokens -> x_WLC [3, 4096, 64]."""
+    """What one denoising run leaves for the learner. Example: W=3 of N=25 points, 64x64 tokens -> x_WLC [3, 4096, 64].
+
+    W is 0 where the objective asks for no step: the finished latent is enough for it.
+    """
 
     x_WLC: Tensor
     """[W, L, C] float32: the latent each window step started from."""
@@ -80,11 +83,13 @@ class Trajectory:
     grid_N: Tensor
     """[N] float64: the time grid, 1 first and 0 last. The learner refuses a grid that is not its own."""
     sigma_W: Tensor
-    """[W] float64: the noise level of each window step (before the square root of its length)."""
+    """[W] float64: the noise level of each window step (before the square root of its length); 0 where it is deterministic."""
+    latent_LC: Tensor
+    """[L, C] float32: the finished latent, before decoding."""
     grid_hw: tuple[int, int]
     """Rows and columns of latent tokens, L = rows * columns."""
     cfg_scale: float
-    """Classifier-free guidance scale that painted it; 1 is none, and the only value the learner takes."""
+    """Classifier-free guidance scale that painted it; 1 is none. The learner refuses a scale that is not its own."""
     policy_version: int
     """The step whose weights painted it."""
 
@@ -97,6 +102,8 @@ class Painting:
     """[H, W, 3] uint8."""
     latent_LC: Tensor
     """[L, C] float32: the final latent tokens, before decoding."""
+    velocity_rms: float
+    """Root mean square of the velocity over all denoising steps and elements: its growth against the start is drift."""
     policy_version: int
     """The step whose weights painted it."""
 
@@ -106,12 +113,15 @@ Span = Given | GivenPicture | Thought | Trajectory
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sample:
-    """One chain as the learner trains on it: spans in the order the policy saw or made them, and one advantage for all."""
+    """One chain as the learner trains on it: spans in the order the policy saw or made them, an advantage for each it made."""
 
+    prompt: str
+    """What the user asked for, as a differentiable reward reads it; the policy reads spans."""
     spans: tuple[Span, ...]
-    """Such as (Given system prompt, Given prompt, Thought, Trajectory); an edit has a GivenPicture before its prompt."""
-    advantage: float
-    """Group-relative advantage; it drives every span of the sample that the policy made."""
+    """Such as (Given system prompt, Given prompt, Thought, Trajectory); an edit has a GivenPicture before its prompt, a chain
+    without thinking no Thought, and one with K paintings of its thought K Trajectories."""
+    advantages: tuple[float, ...]
+    """Group-relative, one for each Thought and Trajectory, in their order; all the same where a thought is painted once."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
