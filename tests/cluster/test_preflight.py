@@ -1,4 +1,4 @@
-"""What `unigrpo validate` finds before Ray starts, on the bundled model: 512 positions, 566 prompts to train on."""
+"""What `unigrpo validate` finds before Ray starts, on the bundled model: 512 positions, 523 prompts to train on."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -42,8 +42,8 @@ def train(config: TrainConfig) -> object:
             "reasoner.kv_cache_bytes is 1048576, but max_num_seqs=32 thoughts of",
         ),
         (
-            "rollout={prompts_per_step: 568, group_size: 8, max_thought_tokens: 48}",
-            "rollout.prompts_per_step is 568, but the train split holds 566 distinct prompts",
+            "rollout={prompts_per_step: 528, group_size: 8, max_thought_tokens: 48}",
+            "rollout.prompts_per_step is 528, but the train split holds 523 distinct prompts",
         ),
         (
             "evaluation.reward={kind: exam, model: m, remote: {endpoints: ['https://judge.example.org/v1']}}",
@@ -115,7 +115,7 @@ def test_the_longest_context_and_the_smallest_cache_that_fit() -> None:
     numbers = 2 * 4 * 2 * 32  # keys and values, layers, heads, channels
     cache = (2 * 16 + 1) * 32 * numbers * 4  # two thoughts of 16 blocks and vLLM's own block, 32 tokens each, in float32
     fits = ("reasoner.max_model_len=512", "reasoner.max_num_seqs=2", f"reasoner.kv_cache_bytes={cache}")
-    assert "566 prompts to train on" in validate(quickstart(*fits))
+    assert "523 prompts to train on" in validate(quickstart(*fits))
     with pytest.raises(ConfigError, match=f"may need {cache}"):
         validate(quickstart(*fits, f"reasoner.kv_cache_bytes={cache - 1}"))
 
@@ -145,7 +145,7 @@ def test_training_asks_for_what_a_preset_leaves_open() -> None:
 
 @pytest.mark.parametrize("kind", ["random", "geneval, detector: shapes, score: strict"])
 def test_every_reward_evaluates_the_prompts_that_it_can_judge(kind: str) -> None:
-    assert "566 prompts to train on" in validate(quickstart(f"evaluation.reward={{kind: {kind}}}"))
+    assert "523 prompts to train on" in validate(quickstart(f"evaluation.reward={{kind: {kind}}}"))
 
 
 def test_prompts_of_evaluations_that_nobody_asked_for_need_no_judge() -> None:

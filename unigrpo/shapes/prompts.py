@@ -1,15 +1,16 @@
-"""The prompts of the shapes world, in GenEval's six categories and one of its own, split into training and held-out.
+"""The prompts of the shapes world, in GenEval's six categories and one of its own, split into training, tuning and held-out.
 
-Prompts that mean the same ("a circle left of a square", "a square right of a circle") are one meaning, phrased in one way, so
-nothing held out is trained under another wording. Meanings are ranked by a hash: which are used, and which are held out, is
-the same everywhere. The categories with too few meanings to split are shared by both halves and count as seen.
+Hyper-parameters are chosen on the tuning prompts, results are told on the held-out ones. Prompts that mean the same ("a circle
+left of a square", "a square right of a circle") are one meaning, phrased in one way, so nothing held out is trained under
+another wording. Meanings are ranked by a hash: which are used, and in which split, is the same everywhere. The categories with
+too few meanings to split are shared by all splits and count as seen.
 """
 
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import combinations, permutations, product
+from itertools import combinations, islice, permutations, product
 from typing import Any, Literal
 
 from unigrpo.shapes.world import COLORS, OPPOSITE, PLURALS, SHAPES
@@ -18,15 +19,16 @@ from unigrpo.types import Prompt
 NUMBERS = {1: "a", 2: "two", 3: "three", 4: "four", 5: "five"}
 """How a prompt says a count."""
 SEEN_KINDS = ("single_object", "two_object", "colors")
-"""Categories shared by both halves."""
-SPLIT_SIZES = {
-    "counting": (67, 45),
-    "position": (16, 8),
-    "position with colors": (144, 72),
-    "color_attr": (105, 75),
-    "compositional": (200, 100),
+"""Categories shared by all splits."""
+Split = Literal["train", "tuning", "held_out"]
+SPLIT_SIZES: dict[str, dict[Split, int]] = {
+    "counting": {"held_out": 45, "train": 52, "tuning": 15},
+    "position": {"held_out": 8, "train": 13, "tuning": 3},
+    "position with colors": {"held_out": 72, "train": 144, "tuning": 24},
+    "color_attr": {"held_out": 75, "train": 80, "tuning": 25},
+    "compositional": {"held_out": 100, "train": 200, "tuning": 33},
 }
-"""Pool of meanings -> how many are trained and how many held out; no other meaning of the pool is used."""
+"""Pool of meanings -> how many of each split, in the order in which they are taken; no other meaning of the pool is used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +81,13 @@ class Meaning:
 
 
 @cache
-def shapes_prompts(split: Literal["train", "held_out"]) -> tuple[Prompt, ...]:
-    """The prompts of one half: those shared first, then those of this half only; the same on every machine."""
-    shared = [meaning for kind in SEEN_KINDS for meaning in _pool(kind)]
-    own: list[Meaning] = []
-    for kind, (num_train, num_held_out) in SPLIT_SIZES.items():
-        ranked = sorted(_pool(kind), key=Meaning.rank)
-        own += ranked[num_held_out : num_held_out + num_train] if split == "train" else ranked[:num_held_out]
-    metadata = [meaning.phrased().metadata() for meaning in shared + own]
+def shapes_prompts(split: Split) -> tuple[Prompt, ...]:
+    """The prompts of one split: those shared first, then those of this split only; the same on every machine."""
+    meanings = [meaning for kind in SEEN_KINDS for meaning in _pool(kind)]
+    for kind, sizes in SPLIT_SIZES.items():
+        ranked = iter(sorted(_pool(kind), key=Meaning.rank))
+        meanings += {name: list(islice(ranked, size)) for name, size in sizes.items()}[split]
+    metadata = [meaning.phrased().metadata() for meaning in meanings]
     return tuple(Prompt(index=index, text=fields["prompt"], metadata=fields) for index, fields in enumerate(metadata))
 
 
