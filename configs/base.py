@@ -1,4 +1,4 @@
-"""The base of every config section: frozen, unknown keys refused; and the paths they hold."""
+"""The base of every config section: frozen, unknown keys refused; the paths they hold, and the error of what cannot run."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,6 +7,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict
 
 BUNDLED = "bundled:"
 """Before the name of a checkpoint inside this package, where a folder could stand."""
+
+
+class ConfigError(ValueError):
+    """A config that cannot run; the message names every fault, its value and the way out."""
 
 
 def _absolute(path: Path) -> Path:

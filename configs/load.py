@@ -12,7 +12,8 @@ import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from configs.base import BUNDLED
+from configs.base import BUNDLED, ConfigError as ConfigError
+from configs.files import read
 from configs.reward import CombinedReward, Reward
 from configs.reward_model import RewardModelConfig
 from configs.reward_service import RewardServiceConfig
@@ -31,17 +32,13 @@ TASKS: dict[str, type[Config]] = {
 }
 
 
-class ConfigError(ValueError):
-    """A config that cannot run; the message names every fault, its value and the way out."""
-
-
 def load(path: Path, overrides: Sequence[str] = ()) -> Config:
-    """Read a config; relative paths in it start at the current folder.
+    """Read a config; relative paths in it start at the current folder, but that of its `base` at the file's own.
 
     path: a YAML file. overrides: `dotted.key=value`, the value in YAML, applied in order on top of the file.
     Raises ConfigError for a missing or broken file, unknown keys (with the nearest known one) and impossible values.
     """
-    return parse(_overridden(_read(path), overrides), source=str(path))
+    return parse(_overridden(read(path), overrides), source=str(path))
 
 
 def parse(values: dict[str, Any], *, source: str) -> Config:
@@ -129,18 +126,6 @@ def _own_paths(config: Config) -> Iterator[tuple[str, Path | None]]:
             yield "start.path", config.start.path
         if isinstance(config.data, FileData):
             yield "data.path", config.data.path
-
-
-def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise ConfigError(f"config {path} does not exist; give the path of a YAML file, such as configs/quickstart.yaml")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"config {path} is not YAML: {error}") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"config {path} holds {type(values).__name__}; it must be a mapping of keys to values")
-    return values
 
 
 def _overridden(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

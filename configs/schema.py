@@ -46,7 +46,7 @@ class ModelConfig(Section):
 
 class ShapesPrompts(Section):
     kind: Literal["shapes"] = "shapes"
-    split: Literal["train", "held_out"] = "train"
+    split: Literal["train", "tuning", "held_out"] = "train"
     """Half of the shapes world: what training may see, or what neither fine-tuning nor training has seen."""
 
 
