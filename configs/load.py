@@ -66,7 +66,7 @@ def model_folder(path: Path) -> Path:
     spec = importlib.util.find_spec("unigrpo")
     if spec is None or not spec.submodule_search_locations:
         raise ConfigError(f"model.path is {name}, but the package unigrpo is not installed; run `make setup`")
-    return Path(spec.submodule_search_locations[0]) / name.removeprefix(BUNDLED) / "checkpoint"
+    return Path(spec.submodule_search_locations[0]) / "bundled" / name.removeprefix(BUNDLED)
 
 
 def start_folder(config: TrainConfig | SftConfig) -> Path:

@@ -1,11 +1,13 @@
-"""What fine-tuning starts from, and what it imitates."""
+"""Supervised fine-tuning: what it starts from, and what it imitates."""
 
 import math
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from configs.base import AbsolutePath, Section
+from configs.roles import ClusterConfig, LearnerConfig, ParameterGroup, require_rates
+from configs.sections import CheckpointConfig
 from configs.think_prompt import THINK_PROMPT
 
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -65,7 +67,7 @@ class NewStart(Section):
 class CheckpointStart(Section):
     kind: Literal["checkpoint"] = "checkpoint"
     path: AbsolutePath | None = None
-    """Checkpoint folder in the released BAGEL layout, or `bundled:shapes` in this package; null is still to be given."""
+    """Checkpoint folder in the released BAGEL layout, or `bundled:shapes_base` in this package; null is still to be given."""
 
 
 Start = Annotated[NewStart | CheckpointStart, Field(discriminator="kind")]
@@ -105,3 +107,69 @@ class ConditionDropout(Section):
     """The latent block of a source picture; its position stays taken."""
     patches: Probability = 0.3
     """The patch block of a source picture; its position stays taken."""
+
+
+class SftConfig(Section):
+    """Supervised fine-tuning on (prompt, thought, picture): what `unigrpo sft` reads."""
+
+    task: Literal["sft"]
+    seed: NonNegativeInt = 0
+    """Seeds weights, data and noise."""
+    steps: PositiveInt
+    """Optimizer updates."""
+    run_dir: AbsolutePath
+    """Folder of the run; a run found there is resumed."""
+    start: Start = NewStart()
+    """The weights of step 0."""
+    data: SftData = ShapesData()
+    """The examples."""
+    batch_size: PositiveInt = 32
+    """Examples a step."""
+    noise_draws: PositiveInt = 4
+    """(t, noise) pairs for each picture of a step, sharing one context."""
+    timestep_shift: PositiveFloat = 1.0
+    """s in t' = s t / (1 + (s - 1) t) of logit-normal t; above 1 there is more noise."""
+    flow_weight: PositiveFloat = 1.0
+    """Weight of the flow-matching loss beside the cross-entropy."""
+    dropout: ConditionDropout = ConditionDropout()
+    learner: LearnerConfig = LearnerConfig()
+    cluster: ClusterConfig = ClusterConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+
+    @property
+    def trains(self) -> tuple[ParameterGroup, ...]:
+        """What is trained; the rest is frozen, and its loss left out."""
+        return self.learner.trains or ("text", "generation")
+
+    @model_validator(mode="after")
+    def _every_key_counts(self) -> Self:
+        for name in ("text_micro_batch", "bucket_bytes"):
+            given, default = getattr(self.learner, name), LearnerConfig.model_fields[name].default
+            if given != default:
+                raise ValueError(
+                    f"learner.{name} is {given}, which has no effect with task sft: examples are cut by "
+                    "learner.flow_micro_batch, and nothing is published; leave it out"
+                )
+        require_rates(self.learner, set(self.trains))
+        defaults = {key: SftConfig.model_fields[key].default for key in ("noise_draws", "timestep_shift", "flow_weight")}
+        idle = [key for key, default in defaults.items() if getattr(self, key) != default]
+        if idle and "generation" not in self.trains:
+            raise ValueError(
+                f"{', '.join(f'{key} is {getattr(self, key)}' for key in idle)}: of no use while learner.trains is "
+                f"{list(self.trains)}; add generation there, or leave {', '.join(f'{key}={defaults[key]}' for key in idle)}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _start_is_enough(self) -> Self:
+        if isinstance(self.start, NewStart) and "vision" in self.trains:
+            raise ValueError(
+                f"learner.trains is {list(self.trains)}, but start.kind is new: a model made from nothing has no "
+                "vision tower; leave vision out, or give start.kind checkpoint and start.path"
+            )
+        if isinstance(self.start, NewStart) and isinstance(self.data, FileData):
+            raise ValueError(
+                "data.kind is file, but start.kind is new: a model made from nothing knows the words of the shapes world only; "
+                "give start.kind checkpoint and start.path, or data.kind shapes"
+            )
+        return self
