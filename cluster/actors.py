@@ -23,7 +23,7 @@ from configs.reward import Reward, parts_of
 from configs.roles import ClusterConfig, Placement
 from configs.schema import SftConfig, TrainConfig
 from configs.verifiers import Judge
-from learner.batch import MiniBatch, SftExample
+from learner.batch import SftExample
 from learner.learner import Learner
 from reward_server.server import Judgement, RewardServer
 from rollout_workers.denoiser import Denoiser
@@ -130,17 +130,13 @@ class LearnerActor:
         self._learner = Learner(self._config, self._rank, self._world_size, host, port)
         return self._learner.describe()
 
-    def update(self, step: int, mini_batches: Sequence[MiniBatch[Chain]], *objects: Any) -> dict[str, float]:
+    def update(self, step: int, mini_batches: Sequence[Sequence[Chain]], *objects: Any) -> dict[str, float]:
         """`Learner.update` from samples."""
-        filled = [
-            MiniBatch(samples=tuple(chain.sample(objects) for chain in batch.samples), global_count=batch.global_count)
-            for batch in mini_batches
-        ]
-        return self._learner.update(step, filled)
+        return self._learner.update(step, [[chain.sample(objects) for chain in chains] for chains in mini_batches])
 
-    def fit(self, step: int, mini_batches: Sequence[MiniBatch[SftExample]]) -> dict[str, float]:
-        """`Learner.update` from examples."""
-        return self._learner.update(step, mini_batches)
+    def fit(self, step: int, examples: Sequence[SftExample]) -> dict[str, float]:
+        """`Learner.update` from examples, which are one mini-batch."""
+        return self._learner.update(step, [examples])
 
     def publish(self, version: int) -> list[ObjectRef]:
         """References to the buckets (none from ranks other than 0)."""

@@ -13,7 +13,7 @@ from cluster.sharding import shard, split
 from cluster.spans import Chain, Freight, Held, Kept
 from cluster.wait import wait_all
 from configs.reward import Reward
-from learner.batch import MiniBatch
+from learner.batch import SftExample
 
 
 class LearnerGroup:
@@ -38,26 +38,25 @@ class LearnerGroup:
             raise Unscored(f"every group of step {step} was dropped for a failed score; see the reward actors' logs")
         assert self._reward is not None, "reinforcement learning has a reward"
         advantages_PG = advantages_of(groups_P, self._reward).tolist()
-        shares: list[list[MiniBatch[Chain]]] = [[] for _ in self.ranks]
+        shares: list[list[list[Chain]]] = [[] for _ in self.ranks]
         freights = [Freight() for _ in self.ranks]
         for places in split(range(len(groups_P)), mini_batches):
             chains = [chain for place in places for chain in chains_of(groups_P[place], advantages_PG[place])]
             costs = [float(num_tokens(spans)) for spans, _ in chains]
             for rank, indices in enumerate(shard(costs, len(self.ranks))):
                 mine = [chains[index] for index in indices]
-                loaded = tuple(Chain(spans=freights[rank].load(spans), advantage=advantage) for spans, advantage in mine)
-                shares[rank].append(MiniBatch(samples=loaded, global_count=len(chains)))
+                shares[rank].append([Chain(spans=freights[rank].load(spans), advantage=advantage) for spans, advantage in mine])
         calls = {
             f"update {step} on learner rank {rank}": actor.update.remote(step, shares[rank], *freights[rank].refs)
             for rank, actor in enumerate(self.ranks)
         }
         return dict(wait_all(calls, timeout=self._timeout)[0])
 
-    def fit(self, step: int, mini_batches: Sequence[MiniBatch[Any]]) -> dict[str, Any]:
+    def fit(self, step: int, shares: Sequence[Sequence[SftExample]]) -> dict[str, Any]:
         """One supervised update; each rank's share of the examples."""
         calls = {
-            f"fit {step} on learner rank {rank}": actor.fit.remote(step, [mini_batch])
-            for rank, (actor, mini_batch) in enumerate(zip(self.ranks, mini_batches, strict=True))
+            f"fit {step} on learner rank {rank}": actor.fit.remote(step, share)
+            for rank, (actor, share) in enumerate(zip(self.ranks, shares, strict=True))
         }
         return dict(wait_all(calls, timeout=self._timeout)[0])
 

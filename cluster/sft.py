@@ -24,7 +24,7 @@ from cluster.view import View
 from configs.load import start_folder
 from configs.schema import SftConfig
 from configs.sft import NewStart
-from learner.batch import MiniBatch, SftExample
+from learner.batch import SftExample
 from unigrpo.models.bagel.autoencoder import AutoEncoder
 from unigrpo.models.bagel.checkpoint import AUTOENCODER_FILE, load_weights
 from unigrpo.models.bagel.config import AutoEncoderConfig, BagelConfig
@@ -88,10 +88,10 @@ def prepared(config: SftConfig, first: int, material: Material) -> Generator[lis
             yield examples
 
 
-def shares_of(examples: list[SftExample], num_ranks: int, model: BagelConfig) -> list[MiniBatch[SftExample]]:
+def shares_of(examples: list[SftExample], num_ranks: int, model: BagelConfig) -> list[list[SftExample]]:
     """Each rank's share of a step, balanced by tokens."""
     places = shard([float(num_tokens(example, model)) for example in examples], num_ranks)
-    return [MiniBatch(samples=tuple(examples[i] for i in mine), global_count=len(examples)) for mine in places]
+    return [[examples[i] for i in mine] for mine in places]
 
 
 def load_autoencoder(folder: Path, sizes: AutoEncoderConfig) -> AutoEncoder:
