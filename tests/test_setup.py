@@ -116,7 +116,7 @@ def test_wheel_holds_packages_presets_and_checkpoint_but_no_tests(tmp_path: Path
     homes = METADATA["tool"]["setuptools"]["packages"]
     expected = {path.relative_to(copy) for home in homes for path in (copy / home.replace(".", "/")).glob("*.py")}
     expected |= {path.relative_to(copy) for path in (copy / "configs").rglob("*.yaml")}
-    data = [copy / "unigrpo" / "shapes" / "checkpoint", copy / "unigrpo" / "shapes" / "reward_model"]
+    data = [*(copy / "unigrpo" / "bundled").iterdir(), copy / "unigrpo" / "shapes" / "reward_model"]
     data += [copy / "reward_server" / "templates", copy / "reward_server" / "benchmarks"]
     expected |= {path.relative_to(copy) for folder in data for path in folder.glob("*") if path.is_file()}
     assert held == {path.as_posix() for path in expected}

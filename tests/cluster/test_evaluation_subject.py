@@ -7,7 +7,7 @@ import torch
 
 from cluster.benchmarks import BENCHMARKS
 from cluster.evaluation_subject import checkpoint_of, evaluation_config, out_folder, released_layout
-from configs.load import ConfigError, dump, load, still_to_be_given
+from configs.load import ConfigError, dump, load, model_folder, still_to_be_given
 from configs.schema import ExamPrompts, FilePrompts, ShapesPrompts
 from configs.verifiers import ExamReward, GenevalReward
 from unigrpo.geneval_folder import write_painted_prompt
@@ -81,7 +81,7 @@ def test_a_policy_is_a_runs_newest_checkpoint_or_what_is_named(tmp_path: Path) -
     assert released_layout(checkpoint_of(run)) == run / "checkpoints" / "step-000010" / "policy"
     earlier = run / "checkpoints" / "step-000002"
     assert released_layout(checkpoint_of(earlier)) == earlier / "policy"
-    assert released_layout(checkpoint_of(BUNDLED)).name == "checkpoint"
+    assert released_layout(checkpoint_of(BUNDLED)) == model_folder(BUNDLED)
     (tmp_path / "young" / "checkpoints").mkdir(parents=True)
     with pytest.raises(ConfigError, match="young holds no complete checkpoint yet"):
         checkpoint_of(tmp_path / "young")
