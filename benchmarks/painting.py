@@ -67,13 +67,14 @@ def paint(model: Bagel, config: TrainConfig, texts: Texts, *, cached: bool) -> T
         context = kept if cached else model.prefill(*texts)[1]
         return model.velocity(x_SLC, torch.full((num_samples,), t, dtype=torch.float64), context, grid_hw)
 
-    seeds_S = range(num_samples)
+    seeds_S, window = range(num_samples), config.algorithm.window
+    assert window is not None, "the quickstart trains paintings"
     return denoise(
         velocity,
         seeded_noise(seeds_S, "start", shape_LC),
         time_grid(config.sampler.num_points, config.sampler.shift),
-        range(1, 1 + config.sampler.window_size),
-        config.sampler.noise_level,
+        [range(1, 1 + window.size)] * num_samples,
+        window.noise_level,
         lambda k: seeded_noise(seeds_S, k, shape_LC),
     ).latent_SLC
 

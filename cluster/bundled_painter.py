@@ -50,7 +50,7 @@ def paint(loaded: Loaded, prompts: Sequence[str], seeds_S: Sequence[int]) -> lis
         return model.velocity(x_SLC, torch.full((len(seeds_S),), t, dtype=torch.float64), context, grid_hw)
 
     noise_SLC = seeded_noise(seeds_S, "start", (grid_hw[0] * grid_hw[1], config.latent_channels))
-    painted = denoise(velocity, noise_SLC, time_grid(NUM_POINTS, SHIFT), range(0), 0.0, lambda k: noise_SLC)
+    painted = denoise(velocity, noise_SLC, time_grid(NUM_POINTS, SHIFT), None, 0.0, lambda k: noise_SLC)
     return list(to_uint8(loaded.autoencoder.decode(from_tokens(painted.latent_SLC, grid_hw, config.latent_patch_size))))
 
 

@@ -36,7 +36,7 @@ PIXELS_AT_ONCE = 1 << 20
 
 
 class Denoiser:
-    """Paints batches: stochastic in the step's window, deterministic elsewhere; without guidance unless asked for it."""
+    """Paints batches: recorded inside each sample's window, deterministic elsewhere; without guidance unless asked for it."""
 
     def __init__(self, config: TrainConfig) -> None:
         """Read the model of `model.path`. Raises ValueError when it is not whole, or cannot paint the size asked for."""
@@ -117,41 +117,45 @@ class Denoiser:
         contexts_S: Sequence[Spans],
         seeds_S: Sequence[int],
         num_points: int,
-        window_start: int | None,
+        windows_S: Sequence[range] | None,
+        noise_level: float,
         guidance: Guidance | None,
         version: int,
     ) -> tuple[list[Painting], list[Trajectory]]:
         """Paint one picture a context; a sample's noise depends on its seed alone.
 
         Args:
-            contexts_S: what each picture follows: system prompt, picture to edit, prompt, thought. The last is a text.
+            contexts_S: what each picture follows: system prompt, picture to edit, prompt, thought if any. The last is a text.
             seeds_S: one seed a sample.
             num_points: points of the time grid; training's own or evaluation's.
-            window_start: first stochastic step; None paints deterministically and leaves no trajectories.
-            guidance: None in training, whose learner refuses guided trajectories.
+            windows_S: the steps to record of each sample, equally many, or empty ranges where the finished latent is enough;
+                None leaves no trajectories.
+            noise_level: eta of the recorded steps; 0 takes them deterministically.
+            guidance: how the velocity is pushed away from that of shorter contexts; None for not at all.
             version: of the weights that must paint.
 
         Raises:
             NotServing: another version is served, or none.
-            ValueError: the window does not lie within the grid.
+            ValueError: a window does not lie within the grid.
         """
         require(version, self._version)
         rows, columns = self._grid_hw
         shape_LC = (rows * columns, self._model.config.latent_channels)
-        window = range(0) if window_start is None else range(window_start, window_start + self._sampler.window_size)
         denoised = denoise(
             self._velocity(contexts_S, guidance),
             seeded_noise(seeds_S, "start", shape_LC).to(self._device),
             time_grid(num_points, self._sampler.shift),
-            window,
-            self._sampler.noise_level,
+            windows_S,
+            noise_level,
             lambda k: seeded_noise(seeds_S, k, shape_LC),
         )
         paintings = [
-            Painting(image_HW3=image_HW3, latent_LC=latent_LC.clone(), policy_version=version)
-            for image_HW3, latent_LC in zip(self._decode(denoised.latent_SLC), denoised.latent_SLC.cpu(), strict=True)
+            Painting(image_HW3=image_HW3, latent_LC=latent_LC.clone(), velocity_rms=velocity_rms, policy_version=version)
+            for image_HW3, latent_LC, velocity_rms in zip(
+                self._decode(denoised.latent_SLC), denoised.latent_SLC.cpu(), denoised.velocity_rms_S.tolist(), strict=True
+            )
         ]
-        if not window:
+        if windows_S is None:
             return paintings, []
         scale = 1.0 if guidance is None else guidance.text_scale
         return paintings, trajectories(denoised, grid_hw=self._grid_hw, cfg_scale=scale, policy_version=version)

@@ -1,4 +1,4 @@
-"""The denoising loop that painting and evaluation share: stochastic inside the window, deterministic elsewhere.
+"""The denoising loop that painting and evaluation share: recorded inside each sample's window, deterministic elsewhere.
 
 It knows nothing of models: `velocity` is whatever predicts v. No gradient passes through it, and there is no guidance; a caller
 that wants guidance puts it into `velocity`.
@@ -30,12 +30,14 @@ class Denoised:
     """[S, W, L, C] what each window step drew, exactly as it was fed on."""
     mean_SWLC: Tensor
     """[S, W, L, C] the mean of each window step's transition."""
-    sigma_W: Tensor
-    """[W] float64 noise level of each window step, before the square root of its length."""
+    sigma_SW: Tensor
+    """[S, W] float64 noise level of each window step, before the square root of its length."""
+    velocity_rms_S: Tensor
+    """[S] float64 root mean square of the velocity over all steps and elements."""
     grid_N: Tensor
     """[N] float64 the time grid."""
-    window: range
-    """The stochastic steps; W = len(window), 0 in evaluation."""
+    windows_S: Sequence[range]
+    """The steps recorded of each sample, all W of them."""
 
 
 def seeded_noise(seeds_S: Sequence[int], draw: int | str, shape_LC: tuple[int, int]) -> Tensor:
@@ -53,7 +55,7 @@ def denoise(
     velocity: Callable[[Tensor, float], Tensor],
     noise_SLC: Tensor,
     grid_N: Tensor,
-    window: range,
+    windows_S: Sequence[range] | None,
     noise_level: float,
     draw: Callable[[int], Tensor],
 ) -> Denoised:
@@ -63,43 +65,58 @@ def denoise(
         velocity: (x_SLC in the dtype of noise_SLC, t) -> v_SLC in any dtype.
         noise_SLC: [S, L, C] float32 initial noise; the latents keep its dtype. float64 is for parity tests.
         grid_N: [N] float64 from `time_grid`.
-        window: consecutive steps to take stochastically; range(0) for none.
-        noise_level: eta of the stochastic steps; not used without any.
-        draw: k -> [S, L, C] standard normal noise of step k; called for steps of the window only.
+        windows_S: consecutive steps to record of each sample, equally many; None records none.
+        noise_level: eta of the recorded steps; 0 takes them deterministically, as all others are.
+        draw: k -> [S, L, C] standard normal noise of step k; called for stochastic steps only.
 
     Raises:
-        ValueError: before the first evaluation, when the window does not lie within the steps or holds the last one, or when
-            the latents are not float32 or float64.
+        ValueError: before the first evaluation, when a window does not lie within the steps, holds the last one as a stochastic
+            step or differs from the others in length, or when the latents are not float32 or float64.
     """
-    times = grid_N.tolist()
     if noise_SLC.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"latents are kept in float32, but the noise is {noise_SLC.dtype}; draw it in float32")
-    if window and not (window.start >= 0 and window.stop <= len(times) - 1 and window.step == 1):
-        raise ValueError(f"the window {window} does not lie within the {len(times) - 1} steps of the grid; move or shrink it")
-    sigma_W = noise_scale(
-        grid_N[window.start : window.stop], grid_N[window.start + 1 : window.stop + 1], noise_level=noise_level
-    )
-    x_SLC = noise_SLC
-    started, drawn, means = [], [], []
-    for k, (t, t_next) in enumerate(pairwise(times)):
+    windows_S = [range(0)] * len(noise_SLC) if windows_S is None else windows_S
+    sigma_SW = _noise_scales(grid_N, windows_S, noise_level)
+    num_samples, num_window = sigma_SW.shape
+    x_SWLC, x_next_SWLC, mean_SWLC = (noise_SLC.new_empty((num_samples, num_window, *noise_SLC.shape[1:])) for _ in range(3))
+    x_SLC, squares_S = noise_SLC, torch.zeros(num_samples, dtype=torch.float64)
+    for k, (t, t_next) in enumerate(pairwise(grid_N.tolist())):
         v_SLC = velocity(x_SLC, t)
-        if k not in window:
-            x_SLC = ode_step(x_SLC, v_SLC, t, t_next)
-            continue
-        step = sde_step(x_SLC, v_SLC, t, t_next, noise_level=noise_level)
-        started.append(x_SLC)
-        x_SLC = step.mean + step.std.to(x_SLC) * draw(k).to(x_SLC)
-        drawn.append(x_SLC)
-        means.append(step.mean)
+        squares_S += v_SLC.float().square().mean((-2, -1)).cpu()
+        next_SLC = ode_step(x_SLC, v_SLC, t, t_next)
+        inside_R = torch.tensor([k in window for window in windows_S]).nonzero()[:, 0]
+        if len(inside_R):
+            step = sde_step(x_SLC, v_SLC, t, t_next, noise_level=noise_level)
+            drawn_SLC = step.mean + step.std.to(x_SLC) * draw(k).to(x_SLC) if noise_level > 0 else step.mean
+            next_SLC[inside_R] = drawn_SLC[inside_R]
+            place_R = torch.tensor([k - windows_S[sample].start for sample in inside_R.tolist()])
+            for recorded, value in ((x_SWLC, x_SLC), (x_next_SWLC, next_SLC), (mean_SWLC, step.mean)):
+                recorded[inside_R, place_R] = value[inside_R]
+        x_SLC = next_SLC
     return Denoised(
         latent_SLC=x_SLC,
-        x_SWLC=_stack(started, noise_SLC),
-        x_next_SWLC=_stack(drawn, noise_SLC),
-        mean_SWLC=_stack(means, noise_SLC),
-        sigma_W=sigma_W,
+        x_SWLC=x_SWLC,
+        x_next_SWLC=x_next_SWLC,
+        mean_SWLC=mean_SWLC,
+        sigma_SW=sigma_SW,
+        velocity_rms_S=(squares_S / (len(grid_N) - 1)).sqrt(),
         grid_N=grid_N,
-        window=window,
+        windows_S=windows_S,
     )
+
+
+def _noise_scales(grid_N: Tensor, windows_S: Sequence[range], noise_level: float) -> Tensor:
+    """[S, W] sigma of each sample's window steps, once the windows are found possible."""
+    num_steps = len(grid_N) - 1
+    sigma_W: dict[range, Tensor] = {}
+    for window in dict.fromkeys(windows_S):
+        if window and not (window.start >= 0 and window.stop <= num_steps and window.step == 1):
+            raise ValueError(f"the window {window} does not lie within the {num_steps} steps of the grid; move or shrink it")
+        start, stop = window.start, window.stop
+        sigma_W[window] = noise_scale(grid_N[start:stop], grid_N[start + 1 : stop + 1], noise_level=noise_level)
+    if len({len(window) for window in windows_S}) > 1:
+        raise ValueError(f"windows of one batch are of one length, but got {list(sigma_W)}; paint them apart")
+    return torch.stack([sigma_W[window] for window in windows_S])
 
 
 def trajectories(denoised: Denoised, *, grid_hw: tuple[int, int], cfg_scale: float, policy_version: int) -> list[Trajectory]:
@@ -109,19 +126,21 @@ def trajectories(denoised: Denoised, *, grid_hw: tuple[int, int], cfg_scale: flo
             x_WLC=x_WLC.clone(),
             x_next_WLC=x_next_WLC.clone(),
             mean_WLC=mean_WLC.clone(),
-            start=denoised.window.start,
+            start=window.start,
             grid_N=denoised.grid_N,
-            sigma_W=denoised.sigma_W,
+            sigma_W=sigma_W.clone(),
+            latent_LC=latent_LC.clone(),
             grid_hw=grid_hw,
             cfg_scale=cfg_scale,
             policy_version=policy_version,
         )
-        for x_WLC, x_next_WLC, mean_WLC in zip(
-            denoised.x_SWLC.cpu(), denoised.x_next_SWLC.cpu(), denoised.mean_SWLC.cpu(), strict=True
+        for x_WLC, x_next_WLC, mean_WLC, sigma_W, latent_LC, window in zip(
+            denoised.x_SWLC.cpu(),
+            denoised.x_next_SWLC.cpu(),
+            denoised.mean_SWLC.cpu(),
+            denoised.sigma_SW,
+            denoised.latent_SLC.cpu(),
+            denoised.windows_S,
+            strict=True,
         )
     ]
-
-
-def _stack(steps: list[Tensor], like_SLC: Tensor) -> Tensor:
-    """[S, W, L, C] of W tensors [S, L, C]; W may be 0."""
-    return torch.stack(steps, 1) if steps else like_SLC.new_empty((like_SLC.shape[0], 0, *like_SLC.shape[1:]))

@@ -94,7 +94,8 @@ def train_config(folder: Path, **sections: Any) -> TrainConfig:
         "model": {"path": str(folder)},
         "prompts": {"kind": "shapes"},
         "rollout": {"prompts_per_step": 4, "group_size": 2, "max_thought_tokens": 12},
-        "sampler": {"num_points": 6, "window_range": [0, 3], "window_size": 2, "height": 16, "width": 24},
+        "sampler": {"num_points": 6, "height": 16, "width": 24},
+        "algorithm": {"kind": "unigrpo", "window": {"range": [0, 3], "size": 2}},
         "reasoner": {"max_num_seqs": 16, "max_model_len": 96, "kv_cache_bytes": 16 << 20},
     }
     config = parse(values | sections, source="test")

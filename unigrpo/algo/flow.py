@@ -5,8 +5,8 @@ h = t - t_next > 0. One set of functions serves sampler and learner. Coefficient
 the dtype of x, so a step is the same number whether its times came as floats or as tensors; densities and ratios are float64
 throughout, since the paper's clip of 1e-6 is only eight spacings of float32 wide.
 
-Left out on purpose: classifier-free guidance, which training does without, and GRPO-Guard's division of the loss by h, which
-UniGRPO does not adopt (PAPER 1.6).
+Left out on purpose: classifier-free guidance, which makes another v (algo/guidance.py), and GRPO-Guard's division of the loss
+by h, which UniGRPO does not adopt (PAPER 1.6).
 
 Shapes: N grid points, W window steps, L latent tokens, C channels, D = L*C elements. x, v and means are [..., L, C]; t, t_next
 and std are numbers or tensors that broadcast against them, such as [W, 1, 1] against [S, W, L, C].
@@ -46,19 +46,18 @@ def time_grid(num_points: int, shift: float) -> Tensor:
 
 
 def noise_scale(t: Time, t_next: Time, *, noise_level: float) -> Tensor:
-    """sigma = eta sqrt(t / (1 - t)), float64, shaped like t.
+    """sigma = eta sqrt(t / (1 - t)), float64, shaped like t; with eta = 0 a stochastic step is the deterministic one.
 
     At t = 1 that diverges: there, and only there, 1 - t is replaced by 1 - t_next (PAPER 1.3, DESIGN 5), in sampler and learner
     alike because both call this.
 
     Raises:
-        ValueError: times out of order, or t_next = 0: the last step lands on the picture and is deterministic.
+        ValueError: times out of order, or t_next = 0 and eta > 0: the last step lands on the picture and is deterministic.
     """
     t, t_next = _ordered(t, t_next)
-    if not bool((t_next > 0).all()):
+    if noise_level > 0 and not bool((t_next > 0).all()):
         raise ValueError(
-            "a stochastic step cannot end at t = 0: its noise would stay in the picture; "
-            "end sampler.window_range before the last step"
+            "a stochastic step cannot end at t = 0: its noise would stay in the picture; end window.range before the last step"
         )
     return noise_level * torch.sqrt(t / (1 - torch.where(t == 1, t_next, t)))
 
@@ -131,7 +130,8 @@ def latent_kl_weight(t: Time, t_next: Time, *, noise_level: float) -> Tensor:
 
 
 def window_start(seed: int, step: int, window_range: tuple[int, int], size: int) -> int:
-    """First denoising step of the stochastic window, uniform over lo .. hi - size: one for all samples of a training step.
+    """First denoising step of a window, uniform over lo .. hi - size. `seed` is the run's for one window that all samples of a
+    training step share, a painting's own for one each.
 
     Example: range (0, 5) and size 3 give 0, 1 or 2.
 
@@ -140,9 +140,7 @@ def window_start(seed: int, step: int, window_range: tuple[int, int], size: int)
     """
     lo, hi = window_range
     if not 0 < size <= hi - lo:
-        raise ValueError(
-            f"a window of {size} steps does not fit into [{lo}, {hi}); widen sampler.window_range or change sampler.window_size"
-        )
+        raise ValueError(f"a window of {size} steps does not fit into [{lo}, {hi}); widen window.range or change window.size")
     return lo + derive_seed(seed, "window", step) % (hi - lo - size + 1)
 
 

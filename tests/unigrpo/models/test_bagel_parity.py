@@ -232,7 +232,7 @@ def trajectory(
         return v[-1][None]
 
     grid = time_grid(case["num_timesteps"], case["timestep_shift"])
-    done = denoise(record, noise_LC[None], grid, range(0), 0.0, lambda _: torch.empty(0))
+    done = denoise(record, noise_LC[None], grid, None, 0.0, lambda _: torch.empty(0))
     return grid.to(noise_LC.dtype), torch.stack([*x, done.latent_SLC[0]]), torch.stack(v)
 
 
