@@ -6,12 +6,14 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from cluster.spans import Kept
+from configs.algorithms import Window
 from configs.guidance import Guidance
+from unigrpo.algo.flow import window_start
 from unigrpo.seeds import derive_seed
 from unigrpo.types import Given, Prompt
 
 Plan = Callable[[Prompt, int], Sequence[int]]
-"""(prompt, sibling) -> token ids of a thought given from outside."""
+"""(prompt, number of the thought) -> token ids of a thought given from outside."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,19 +23,47 @@ class Sampling:
     seed: int
     """Of the run, or of the evaluation."""
     step: int
-    """With the seed, the prompt and the sibling it names every random draw."""
+    """With the seed, the prompt and the number of the thought or painting it names every random draw."""
     group_size: int
+    """G: paintings of one prompt."""
     temperature: float
     num_points: int
     prompts_per_piece: int
     """Groups that travel together."""
-    judge: Literal["training", "evaluation"]
-    window_start: int | None = None
-    """First stochastic step; None paints deterministically."""
+    judge: Literal["training", "evaluation", "panel"]
+    thinks: bool = True
+    """Whether thoughts come before paintings; without them the system prompt is left out too."""
+    images_per_thought: int = 1
+    """K: paintings of one thought."""
+    leaves_trajectories: bool = False
+    """Whether paintings are recorded for the learner."""
+    window: Window | None = None
+    """The steps that are recorded; None takes all steps deterministically and records finished latents alone."""
     guidance: Guidance | None = None
-    """Of the paintings; None in training."""
+    """Of the paintings."""
     plan: Plan | None = None
     """Thoughts to paint from; None lets the policy think."""
+
+    @property
+    def num_thoughts(self) -> int:
+        """M: thoughts of one prompt."""
+        return self.group_size // self.images_per_thought
+
+    @property
+    def noise_level(self) -> float:
+        """eta of the recorded steps."""
+        return 0.0 if self.window is None else self.window.noise_level
+
+    def windows(self, seeds_S: Sequence[int]) -> list[range] | None:
+        """The steps to record of paintings with these seeds: the same for all of a step, or drawn by each seed."""
+        if not self.leaves_trajectories:
+            return None
+        window = self.window
+        if window is None:
+            return [range(0)] * len(seeds_S)
+        by_sample = window.placement == "sample"
+        starts_S = [window_start(seed if by_sample else self.seed, self.step, window.range, window.size) for seed in seeds_S]
+        return [range(start, start + window.size) for start in starts_S]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +76,8 @@ class Piece:
     """All with a picture to edit, or none."""
     given: tuple[tuple[Given | Kept, ...], ...]
     """What the policy reads before it thinks of each prompt: system prompt, if any, picture, once seen, and text."""
-    first_siblings: tuple[int, ...]
-    """Number of each prompt's first sibling: 0, or G for every earlier copy of the prompt in the batch."""
+    copies: tuple[int, ...]
+    """How often each prompt comes earlier in the batch: its draws are numbered on from theirs."""
 
     def __str__(self) -> str:
         return f"prompts {', '.join(map(str, self.places))}"
@@ -62,11 +92,18 @@ class Piece:
         given = zip(self.given, pictures, strict=True)
         return replace(self, given=tuple((*spans[:-1], picture, spans[-1]) for spans, picture in given))
 
-    def seeds(self, stream: str, sampling: Sampling) -> list[list[int]]:
-        """[P][G] one seed a sample and stream of draws."""
+    def thought_seeds(self, sampling: Sampling) -> list[list[int]]:
+        """[P][M] one seed a thought."""
+        return self._seeds("thought", sampling.num_thoughts, sampling)
+
+    def painting_seeds(self, sampling: Sampling) -> list[list[int]]:
+        """[P][G] one seed a painting."""
+        return self._seeds("painting", sampling.group_size, sampling)
+
+    def _seeds(self, stream: str, count: int, sampling: Sampling) -> list[list[int]]:
         return [
-            [derive_seed(sampling.seed, stream, sampling.step, prompt.index, first + g) for g in range(sampling.group_size)]
-            for prompt, first in zip(self.prompts, self.first_siblings, strict=True)
+            [derive_seed(sampling.seed, stream, sampling.step, prompt.index, copy * count + each) for each in range(count)]
+            for prompt, copy in zip(self.prompts, self.copies, strict=True)
         ]
 
     def picture_seeds(self, sampling: Sampling) -> list[int]:
@@ -79,9 +116,9 @@ def cut(
 ) -> Iterator[Piece]:
     """Pieces of a batch in the order of its prompts, those with a picture apart from those without: they take other ways."""
     seen: Counter[int] = Counter()
-    first_siblings = []
+    copies = []
     for prompt in prompts:
-        first_siblings.append(seen[prompt.index] * sampling.group_size)
+        copies.append(seen[prompt.index])
         seen[prompt.index] += 1
     for edits in (False, True):
         kind = [place for place, prompt in enumerate(prompts) if (prompt.picture is not None) == edits]
@@ -91,5 +128,5 @@ def cut(
                 places=places,
                 prompts=tuple(prompts[place] for place in places),
                 given=tuple((*system, Given(token_ids=tuple(encode(prompts[place].text)))) for place in places),
-                first_siblings=tuple(first_siblings[place] for place in places),
+                copies=tuple(copies[place] for place in places),
             )

@@ -1,8 +1,8 @@
-"""What is maximised, one section a method (PAPER.md 1.4), made of the terms they share.
+"""What is maximised, one section a method (PAPER.md 1.4), made of the terms that they share.
 
 Every section says what the rest of the house needs to know of it: the experts it `trains`, the `window` of denoising steps that
-rollouts record, whether it needs thoughts (`needs_thoughts`), and how many `updates` a step makes. Defaults are the paper's
-(UniGRPO, arXiv:2603.23500, Table 3) where it states a value.
+rollouts record, and how many `updates` a step makes. Defaults are the paper's (UniGRPO, arXiv:2603.23500, Table 3) where it
+states a value.
 """
 
 from typing import Annotated, ClassVar, Literal, Self
@@ -66,7 +66,8 @@ class AdaptiveVelocityMse(Section):
 class LatentKl(Section):
     kind: Literal["latent_kl"] = "latent_kl"
     weight: PositiveFloat
-    """Weight of the Gaussian KL between transition means; the paper's ablation."""
+    """Weight of the Gaussian KL between transition means, the paper's ablation, at D_ref = 262,144 latent elements; scaled by
+    sqrt(D_ref / D)."""
 
 
 Regulariser = Annotated[NoRegulariser | VelocityMse | AdaptiveVelocityMse | LatentKl, Field(discriminator="kind")]
@@ -115,6 +116,16 @@ class FlowTerm(Section):
     def _is_stochastic(self) -> Self:
         if self.window.noise_level == 0:
             raise ValueError("window.noise_level is 0, which leaves the flow term no density; give a positive one")
+        return self
+
+    @model_validator(mode="after")
+    def _guides_by_text(self) -> Self:
+        guidance = self.guidance
+        if guidance is not None and (guidance.text_scale == 1 or guidance.image_scale > 1):
+            raise ValueError(
+                f"guidance has text_scale {guidance.text_scale} and image_scale {guidance.image_scale}, but training is guided "
+                "away from no text alone: give a text_scale above 1 and leave image_scale out, or leave guidance out"
+            )
         return self
 
 
@@ -197,6 +208,13 @@ class Refl(Section):
     mini_batches: PositiveInt = 1
     """Disjoint mini-batches of a step's samples, one optimizer update each; they divide rollout.prompts_per_step."""
     trains: ClassVar[tuple[ParameterGroup, ...]] = ("generation",)
+
+    @model_validator(mode="after")
+    def _has_late_steps(self) -> Self:
+        lo, hi = self.late_steps
+        if lo >= hi:
+            raise ValueError(f"late_steps is [{lo}, {hi}), which holds no step; give two numbers that rise")
+        return self
 
     @property
     def window(self) -> Window:

@@ -1,6 +1,7 @@
-"""Classifier-free guidance of evaluations: how far a painting is pushed from what the model would paint without its context.
+"""Classifier-free guidance: how far a painting is pushed from what the model would paint without its context.
 
-Training is unguided (the paper leaves guidance to inference), so these keys stand under `evaluation` only.
+It belongs to evaluations. Training is unguided as in the paper, unless an objective with a flow term asks for it
+(`algorithm.guidance`), which is the paper's ablation.
 """
 
 from typing import Annotated, Literal, Self

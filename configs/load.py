@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
+from configs.algorithms import Refl
 from configs.base import BUNDLED, ConfigError as ConfigError
 from configs.files import read
 from configs.reward import CombinedReward, Reward
@@ -19,7 +20,7 @@ from configs.reward_model import RewardModelConfig
 from configs.reward_service import RewardServiceConfig
 from configs.schema import Config, FilePrompts, SftConfig, TrainConfig
 from configs.sft import CheckpointStart, FileData
-from configs.verifiers import Judge
+from configs.verifiers import Judge, RewardModelChoice
 
 START_FOLDER = "start"
 """Where in its run_dir a fine-tuning run keeps a model that it made from nothing."""
@@ -83,8 +84,8 @@ def start_folder(config: TrainConfig | SftConfig) -> Path:
 
 def still_to_be_given(config: Config) -> list[str]:
     """Keys a preset leaves open and a run needs."""
-    of_judges = [f"{where}.{key}" for where, judge in judges(config) for key in judge.open_keys()]
-    return [*(key for key, path in _own_paths(config) if path is None), *of_judges]
+    of_scores = [f"{where}.{key}" for where, scorer in _scorers(config) for key in scorer.open_keys()]
+    return [*(key for key, path in _own_paths(config) if path is None), *of_scores]
 
 
 def judges(config: Config) -> Iterator[tuple[str, Judge]]:
@@ -92,6 +93,8 @@ def judges(config: Config) -> Iterator[tuple[str, Judge]]:
     rewards: dict[str, Reward | None] = {}
     if isinstance(config, TrainConfig):
         rewards = {"reward": config.reward, "evaluation.reward": config.evaluation.reward}
+        if config.panel is not None:
+            rewards["panel.reward"] = config.panel.reward
     elif isinstance(config, RewardServiceConfig):
         rewards = {"reward": config.reward}
     for where, reward in rewards.items():
@@ -99,6 +102,13 @@ def judges(config: Config) -> Iterator[tuple[str, Judge]]:
             yield from ((f"{where}.parts.{name}", part) for name, part in reward.parts.items())
         elif reward is not None:
             yield where, reward
+
+
+def reward_models(config: TrainConfig) -> Iterator[tuple[str, RewardModelChoice]]:
+    """Every reward model whose gradient a run follows, with the key of its section."""
+    for key, algorithm in config.objectives():
+        if isinstance(algorithm, Refl):
+            yield f"{key}.reward_model", algorithm.reward_model
 
 
 def check_files(config: Config) -> None:
@@ -109,13 +119,20 @@ def check_files(config: Config) -> None:
 
 
 def _named_files(config: Config) -> Iterator[tuple[str, Path]]:
-    for where, judge in judges(config):
-        yield from ((f"{where}.{key}", path) for key, path in judge.files().items())
+    for where, scorer in _scorers(config):
+        yield from ((f"{where}.{key}", path) for key, path in scorer.files().items())
     yield from ((key, model_folder(path)) for key, path in _own_paths(config) if path is not None)
 
 
+def _scorers(config: Config) -> Iterator[tuple[str, Judge | RewardModelChoice]]:
+    """Whatever scores pictures, with the key of its section."""
+    yield from judges(config)
+    if isinstance(config, TrainConfig):
+        yield from reward_models(config)
+
+
 def _own_paths(config: Config) -> Iterator[tuple[str, Path | None]]:
-    """Every path to read that stands outside of rewards, with its key."""
+    """Every path to read that stands outside of what scores pictures, with its key."""
     if isinstance(config, TrainConfig):
         yield "model.path", config.model.path
         for key, prompts in (("prompts.path", config.prompts), ("evaluation.prompts.path", config.evaluation.prompts)):

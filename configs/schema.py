@@ -10,6 +10,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from configs.algorithms import Algorithm, UniGrpo
 from configs.base import AbsolutePath, Section
+from configs.panel import PanelConfig, judges_alike
 from configs.reward import Reward
 from configs.reward_model import RewardModelConfig
 from configs.reward_service import RewardServiceConfig
@@ -70,6 +71,8 @@ class TrainConfig(Section):
     cluster: ClusterConfig = ClusterConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    panel: PanelConfig | None = None
+    """Where reward hacking is watched; null watches nothing."""
     logging: LoggingConfig = LoggingConfig()
 
     @property
@@ -92,7 +95,12 @@ class TrainConfig(Section):
         """Thoughts of one prompt; where the policy does not think, contexts that count as one each."""
         return self.rollout.group_size // self.rollout.images_per_thought
 
-    def _objectives(self) -> Iterator[tuple[str, Algorithm]]:
+    def panel_due(self, step: int) -> bool:
+        """Whether the policy of `step` is inspected for reward hacking."""
+        return self.panel is not None and self.panel.due(step, self.steps)
+
+    def objectives(self) -> Iterator[tuple[str, Algorithm]]:
+        """What each stage maximises, with the key of its section."""
         yield "algorithm", self.algorithm
         if self.then is not None:
             yield "then.algorithm", self.then.algorithm
@@ -106,9 +114,9 @@ class TrainConfig(Section):
                 f"learner.trains is {list(given)}, but algorithm.kind {self.algorithm.kind} trains {list(own)}; leave "
                 "learner.trains out, or, of a run of one stage that learns from thoughts, add vision"
             )
-        trained = {group for _, algorithm in self._objectives() for group in algorithm.trains} | set(self.trains)
+        trained = {group for _, algorithm in self.objectives() for group in algorithm.trains} | set(self.trains)
         require_rates(self.learner, trained)
-        for key, algorithm in self._objectives():
+        for key, algorithm in self.objectives():
             if "text" in algorithm.trains and not self.rollout.thinks:
                 raise ValueError(
                     f"{key}.kind is {algorithm.kind}, which learns from thoughts, but rollout.thinks is false; let the policy "
@@ -118,7 +126,7 @@ class TrainConfig(Section):
 
     @model_validator(mode="after")
     def _window_fits(self) -> Self:
-        for key, algorithm in self._objectives():
+        for key, algorithm in self.objectives():
             window = algorithm.window
             steps = self.sampler.num_points - 1
             if window is not None and window.range[1] > (last := steps if window.noise_level == 0 else steps - 1):
@@ -127,6 +135,15 @@ class TrainConfig(Section):
                     f"{self.sampler.num_points} points make {steps} steps, of which it can take the first {last}; lower the "
                     "end of its range or raise sampler.num_points"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _panel_judges_otherwise(self) -> Self:
+        if self.panel is not None and self.panel.reward is not None and judges_alike(self.panel.reward, self.reward):
+            raise ValueError(
+                "panel.reward judges as the training reward does, so that their gap is 0 whatever is hacked; give another verifier, or "
+                "null for none"
+            )
         return self
 
     @model_validator(mode="after")
@@ -140,7 +157,7 @@ class TrainConfig(Section):
             raise ValueError(
                 f"rollout.images_per_thought is {images}, but rollout.thinks is false; leave it 1 where nothing is thought"
             )
-        if images == size and any("text" in algorithm.trains for _, algorithm in self._objectives()):
+        if images == size and any("text" in algorithm.trains for _, algorithm in self.objectives()):
             raise ValueError(
                 f"rollout.images_per_thought is {images}, all of the group: one thought alone has nothing to be compared with; "
                 "lower it, or raise rollout.group_size"
@@ -160,7 +177,7 @@ class TrainConfig(Section):
                 f"reasoner.max_model_len is {self.reasoner.max_model_len}, which leaves no room for a prompt beside thoughts "
                 f"of rollout.max_thought_tokens={self.rollout.max_thought_tokens}; raise the first or lower the second"
             )
-        for key, algorithm in self._objectives():
+        for key, algorithm in self.objectives():
             if prompts % algorithm.mini_batches:
                 raise ValueError(
                     f"rollout.prompts_per_step is {prompts}, which {key}.mini_batches={algorithm.mini_batches} does not "
