@@ -5,21 +5,22 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from cluster import actors
 from cluster.evaluation import benchmark, evaluate
 from cluster.judging import Judges
 from cluster.learners import LearnerGroup
 from cluster.metrics import WALL_CLOCK, Metrics
 from cluster.pieces import Sampling
-from cluster.placement import connect
+from cluster.placement import Role
 from cluster.prompts import PromptStream, load_prompts, plain_ids, system_spans
+from cluster.roles import denoiser_role, learner_role, part_role, reasoner_role, reward_roles
 from cluster.rollouts import Group, Rollouts
 from cluster.samples import spread, write_samples
 from cluster.statistics import rollout_statistics
 from cluster.view import View
+from cluster.workers import Handles, Workers, describe_denoisers, join_ranks
+from configs.algorithms import FlowTerm
 from configs.reward import Reward, parts_of
 from configs.schema import TrainConfig
-from unigrpo.algo.flow import window_start
 from unigrpo.tokenizer import Tokenizer
 
 
@@ -36,8 +37,9 @@ class System:
     tokenizer: Tokenizer
 
     def sampling(self, step: int) -> Sampling:
-        """How `step` is sampled: one stochastic window for all of its samples."""
+        """How `step` is sampled, and what its paintings leave for the learner."""
         config = self.config
+        algorithm = config.algorithm
         return Sampling(
             seed=config.seed,
             step=step,
@@ -46,7 +48,11 @@ class System:
             num_points=config.sampler.num_points,
             prompts_per_piece=config.rollout.prompts_per_piece,
             judge="training",
-            window_start=window_start(config.seed, step, config.sampler.window_range, config.sampler.window_size),
+            thinks=config.rollout.thinks,
+            images_per_thought=config.rollout.images_per_thought,
+            leaves_trajectories="generation" in config.trains,
+            window=algorithm.window,
+            guidance=algorithm.guidance if isinstance(algorithm, FlowTerm) else None,
         )
 
     def evaluate(self, step: int) -> None:
@@ -81,20 +87,19 @@ class System:
         )
 
 
-def build(config: TrainConfig, tokenizer: Tokenizer, view: View) -> System:
-    """Start every role of a training run. Raises ConfigError for what cannot run here, before anything trains."""
-    view.say("starting Ray")
-    connect(config.cluster)
-    view.say("starting learner, reasoners, denoisers and reward actors (half a minute)")
-    rewards = rewards_of(config)
-    workers = actors.start([actors.learner_role(config), *rollout_roles(config, rewards)], config.cluster)
-    view.say(f"learner: {actors.join_ranks(workers['learner'], config.cluster)}")
-    judges = {role: judges_of(role, reward, workers, view) for role, reward in rewards.items()}
+def build(config: TrainConfig, tokenizer: Tokenizer, view: View, workers: Workers) -> System:
+    """A training run on `workers`: those missing are started, the others rebuilt for it.
+
+    Raises ConfigError for what cannot run here, before anything trains.
+    """
+    handles = workers.serve(training_roles(config), config.cluster)
+    view.say(f"learner: {join_ranks(handles['learner'], config.cluster)}")
+    judges = {role: judges_of(role, reward, handles, view) for role, reward in rewards_of(config).items()}
     by_purpose = {"training": judges["reward"], "evaluation": judges.get("evaluation.reward", judges["reward"])}
     return System(
         config=config,
-        learner=LearnerGroup(workers["learner"], timeout=config.cluster.call_timeout, reward=config.reward),
-        rollouts=rollouts_of(config, workers, by_purpose, tokenizer, view),
+        learner=LearnerGroup(handles["learner"], timeout=config.cluster.call_timeout, reward=config.reward),
+        rollouts=rollouts_of(config, handles, by_purpose, tokenizer, view),
         prompts=PromptStream(
             load_prompts(config.prompts, config.reward), seed=config.seed, per_step=config.rollout.prompts_per_step
         ),
@@ -112,30 +117,37 @@ def rewards_of(config: TrainConfig) -> dict[str, Reward]:
     return rewards
 
 
-def rollout_roles(config: TrainConfig, rewards: Mapping[str, Reward]) -> list[actors.Role]:
-    """Reasoners, denoisers and the judges of `rewards`, by the config section of each."""
-    judges = [role for name, reward in rewards.items() for role in actors.reward_roles(name, reward)]
-    return [actors.reasoner_role(config), actors.denoiser_role(config), *judges]
+def training_roles(config: TrainConfig) -> list[Role]:
+    """Everyone a training run needs; no reasoners where nothing is thought."""
+    thinks = config.rollout.thinks or (config.evaluation.every is not None and config.evaluation_thinks)
+    return [learner_role(config), *rollout_roles(config, rewards_of(config), thinks=thinks)]
 
 
-def judges_of(role: str, reward: Reward, workers: dict[str, list[Any]], view: View) -> Judges:
+def rollout_roles(config: TrainConfig, rewards: Mapping[str, Reward], *, thinks: bool) -> list[Role]:
+    """Reasoners, if the policy thinks, denoisers and the judges of `rewards`, by the config section of each."""
+    judges = [role for name, reward in rewards.items() for role in reward_roles(name, reward)]
+    return [*([reasoner_role(config)] if thinks else []), denoiser_role(config), *judges]
+
+
+def judges_of(role: str, reward: Reward, workers: Handles, view: View) -> Judges:
     """The started reward actors of one reward."""
     parts = parts_of(reward)
-    handles = {part: workers[actors.part_role(role, part, parts)] for part in parts}
+    handles = {part: workers[part_role(role, part, parts)] for part in parts}
     return Judges(role=role, reward=reward, workers=handles, say=view.say)
 
 
 def rollouts_of(
     config: TrainConfig,
-    workers: dict[str, list[Any]],
+    workers: Handles,
     judges: Mapping[str, Judges],
     tokenizer: Tokenizer,
     view: View,
 ) -> Rollouts:
     """The started workers as one; `judges` by Sampling.judge."""
-    view.say(f"denoiser: {actors.describe_denoisers(workers['denoiser'], config.cluster)}")
+    view.say(f"denoiser: {describe_denoisers(workers['denoiser'], config.cluster)}")
     return Rollouts(
-        reasoners=workers["reasoner"],
+        config,
+        reasoners=workers.get("reasoner", ()),
         denoisers=workers["denoiser"],
         judges=judges,
         encode=partial(plain_ids, tokenizer=tokenizer),
