@@ -4,6 +4,7 @@ import json
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ import ray
 import torch
 from ray import ObjectRef
 
-from cluster import actors
 from cluster.evaluation import Benchmark, benchmark as benchmark_of, evaluate, forgotten_prompts, seen_by
 from cluster.evaluation_files import Row, picture_rows, write_config, write_pictures, write_scores
 from cluster.evaluation_subject import checkpoint_of, evaluation_config, out_folder, released_layout
@@ -22,12 +22,14 @@ from cluster.placement import connect
 from cluster.pool import drive
 from cluster.preflight import prepare_evaluation, prepare_judging
 from cluster.report import headline_text, print_scores
+from cluster.roles import reward_roles
 from cluster.rollouts import Rollouts, Unjudged
 from cluster.run import session
 from cluster.statistics import judging_statistics
 from cluster.summary import scoring, summarise
 from cluster.system import judges_of, rollout_roles, rollouts_of
 from cluster.view import View
+from cluster.workers import Workers
 from configs.load import ConfigError
 from configs.schema import TrainConfig
 from rollout_workers.weights import parameter_shapes
@@ -83,7 +85,9 @@ def _paint(config: TrainConfig, tokenizer: Tokenizer, view: View, folder: Path) 
     view.say("starting Ray, reasoners, denoisers and reward actors (half a minute)")
     connect(config.cluster)
     role = _judging_role(config)
-    workers = actors.start(rollout_roles(config, {role: config.evaluation_reward}), config.cluster)
+    workers = Workers().serve(
+        rollout_roles(config, {role: config.evaluation_reward}, thinks=config.evaluation_thinks), config.cluster
+    )
     judges = judges_of(role, config.evaluation_reward, workers, view)
     rollouts = rollouts_of(config, workers, {"evaluation": judges}, tokenizer, view)
     rollouts.load(_published(config.model.path, config.learner.bucket_bytes), version=0)
@@ -129,7 +133,11 @@ def evaluate_into(
     rows = [
         row
         for group in groups
-        for row in picture_rows(group, names[group.prompt.index], [decode(thought.token_ids) for thought in group.thoughts])
+        for row in picture_rows(
+            group,
+            names[group.prompt.index],
+            [None if thought is None else decode(thought.token_ids) for thought in group.thoughts_G],
+        )
     ]
     return scores, rows
 
@@ -150,7 +158,7 @@ def _judge_pictures(subject: Path, config: TrainConfig, name: str, out: Path | N
         view.say("starting Ray and reward actors")
         connect(config.cluster)
         role = _judging_role(config)
-        workers = actors.start(actors.reward_roles(role, reward), config.cluster)
+        workers = Workers().serve(reward_roles(role, reward), config.cluster)
         judges = judges_of(role, reward, workers, view)
         judges.tally.groups = len(painted)
         watch = partial(view.stages, list(judges.pools.values()), judges.tally)
@@ -195,7 +203,7 @@ def _judged(
 
 
 def _painting(file: Path) -> Painting:
-    return Painting(image_HW3=read_picture(file), latent_LC=torch.empty(0, 0), policy_version=0)
+    return Painting(image_HW3=read_picture(file), latent_LC=torch.empty(0, 0), velocity_rms=nan, policy_version=0)
 
 
 def _rows(subject: Path, judged: Sequence[JudgedPrompt]) -> list[Row]:

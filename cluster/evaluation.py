@@ -1,4 +1,4 @@
-"""Scores of a policy on fixed prompts with fixed seeds: thoughts of its own, and thoughts that give the plan away."""
+"""Scores of a policy on fixed prompts with fixed seeds: thoughts of its own (or none), and thoughts that give the plan away."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -33,7 +33,7 @@ class Benchmark:
     scoring: Scoring
     """How the judge's scores are told."""
     plan: Plan | None
-    """A right thought for each prompt, where the task knows one."""
+    """A right thought for each prompt, where the task knows one and the policy thinks."""
 
     def summary(self, groups: Sequence[Judged]) -> dict[str, Any]:
         """Mean scores of judged groups."""
@@ -89,8 +89,8 @@ def benchmark(config: TrainConfig, tokenizer: Tokenizer) -> Benchmark:
     prompts = load_prompts(evaluation.prompts, config.evaluation_reward)
     samples_per_piece = config.rollout.prompts_per_piece * config.rollout.group_size
 
-    def plan(prompt: Prompt, sibling: int) -> tuple[int, ...]:
-        rng = np.random.default_rng(derive_seed(evaluation.seed, "plan", prompt.index, sibling))
+    def plan(prompt: Prompt, number: int) -> tuple[int, ...]:
+        rng = np.random.default_rng(derive_seed(evaluation.seed, "plan", prompt.index, number))
         return tokenizer.encode(write_trace(draw_plan(prompt.metadata, rng)))
 
     return Benchmark(
@@ -103,9 +103,10 @@ def benchmark(config: TrainConfig, tokenizer: Tokenizer) -> Benchmark:
             num_points=evaluation.num_points,
             prompts_per_piece=max(1, samples_per_piece // evaluation.images_per_prompt),
             judge="evaluation",
+            thinks=config.evaluation_thinks,
             guidance=evaluation.guidance,
         ),
         is_seen=seen_by(config),
         scoring=scoring(config.evaluation_reward),
-        plan=plan if shapes else None,
+        plan=plan if shapes and config.evaluation_thinks else None,
     )

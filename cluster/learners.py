@@ -10,7 +10,7 @@ from cluster.advantages import advantages_of
 from cluster.faults import Unscored
 from cluster.rollouts import Group
 from cluster.sharding import shard, split
-from cluster.spans import Chain, Freight, Held, Kept
+from cluster.spans import Chain, Freight, Held, Kept, Sent
 from cluster.wait import wait_all
 from configs.reward import Reward
 from learner.batch import SftExample
@@ -37,15 +37,14 @@ class LearnerGroup:
         if not groups_P:
             raise Unscored(f"every group of step {step} was dropped for a failed score; see the reward actors' logs")
         assert self._reward is not None, "reinforcement learning has a reward"
-        advantages_PG = advantages_of(groups_P, self._reward).tolist()
-        shares: list[list[list[Chain]]] = [[] for _ in self.ranks]
+        thought_PM, image_PG = (advantages.tolist() for advantages in advantages_of(groups_P, self._reward))
+        shares: list[list[list[Chain[Sent]]]] = [[] for _ in self.ranks]
         freights = [Freight() for _ in self.ranks]
         for places in split(range(len(groups_P)), mini_batches):
-            chains = [chain for place in places for chain in chains_of(groups_P[place], advantages_PG[place])]
-            costs = [float(num_tokens(spans)) for spans, _ in chains]
+            chains = [chain for place in places for chain in chains_of(groups_P[place], thought_PM[place], image_PG[place])]
+            costs = [float(num_tokens(chain.spans)) for chain in chains]
             for rank, indices in enumerate(shard(costs, len(self.ranks))):
-                mine = [chains[index] for index in indices]
-                shares[rank].append([Chain(spans=freights[rank].load(spans), advantage=advantage) for spans, advantage in mine])
+                shares[rank].append([chains[index].loaded(freights[rank]) for index in indices])
         calls = {
             f"update {step} on learner rank {rank}": actor.update.remote(step, shares[rank], *freights[rank].refs)
             for rank, actor in enumerate(self.ranks)
@@ -75,16 +74,23 @@ class LearnerGroup:
         return wait_all(calls, timeout=self._timeout)
 
 
-def chains_of(group: Group, advantages_G: Sequence[float]) -> list[tuple[tuple[Held, ...], float]]:
-    """Spans and advantage of each sibling, what was painted after what was thought after what was given."""
-    return [
-        ((*group.given, thought, Kept(trajectory, 0)), advantage)
-        for thought, advantage, trajectory in zip(group.thoughts, advantages_G, group.trajectories, strict=True)
-    ]
+def chains_of(group: Group, thought_M: Sequence[float], image_G: Sequence[float]) -> list[Chain[Held]]:
+    """A chain for each thought with all that was painted of it, or for each painting where nothing was thought, each with its
+    advantages: `thought_M` of the thoughts, `image_G` of the paintings.
+    """
+    contexts = [(*group.given, thought) for thought in group.thoughts] or [group.given] * len(group.scores)
+    chains = []
+    for number, spans in enumerate(contexts):
+        painted = slice(number * group.images_per_thought, (number + 1) * group.images_per_thought)
+        trajectories = [Kept(trajectory, 0) for trajectory in group.trajectories[painted]]
+        of_thought = thought_M[number : number + 1] if group.thoughts else ()
+        of_images = image_G[painted] if trajectories else ()
+        chains.append(Chain(prompt=group.prompt.text, spans=(*spans, *trajectories), advantages=(*of_thought, *of_images)))
+    return chains
 
 
 def num_tokens(spans: Sequence[Held]) -> int:
     """Tokens of texts, and of given pictures as their splits count them: what makes one sample cost more than another, as all
-    paint one size and wrap as many texts.
+    of a step have equally many paintings of one size and wrap as many texts.
     """
     return sum(span.num_tokens if isinstance(span, Kept) else len(span.token_ids) for span in spans)

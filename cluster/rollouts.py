@@ -13,6 +13,7 @@ from cluster.pieces import Piece, Sampling, cut
 from cluster.pool import Job, Pool, covered, drive
 from cluster.spans import Freight, Kept
 from cluster.wait import wait_all
+from configs.schema import TrainConfig
 from unigrpo.types import Given, Painting, Prompt, Score, Thought
 
 
@@ -24,11 +25,22 @@ class Group:
     given: tuple[Given | Kept, ...]
     """What the policy read before its thoughts: the system prompt, if any, the picture, if any, and the text."""
     thoughts: tuple[Thought, ...]
+    """M = G / K of them, each painted K times in a row; empty where nothing was thought."""
     scores: tuple[Score, ...]
     paintings: ObjectRef | None
     """list[Painting], one a sibling; None once they were handed on."""
     trajectories: tuple[ObjectRef, ...]
-    """Trajectory, one a sibling; empty when painted deterministically."""
+    """Trajectory, one a sibling; empty where the learner has no use for them."""
+
+    @property
+    def images_per_thought(self) -> int:
+        """K; 1 where nothing was thought."""
+        return len(self.scores) // len(self.thoughts) if self.thoughts else 1
+
+    @property
+    def thoughts_G(self) -> list[Thought] | list[None]:
+        """What each sibling was painted from."""
+        return painted_from(self.thoughts, len(self.scores))
 
 
 class Rollouts:
@@ -36,6 +48,7 @@ class Rollouts:
 
     def __init__(
         self,
+        config: TrainConfig,
         *,
         reasoners: Sequence[ActorHandle],
         denoisers: Sequence[ActorHandle],
@@ -45,7 +58,7 @@ class Rollouts:
         timeout: float,
         watch: Callable[[Sequence[Pool], Tally], None],
     ) -> None:
-        self._encode, self._system = encode, system
+        self._config, self._encode, self._system = config, encode, system
         self._timeout, self._watch = timeout, watch
         self._version: int | None = None
         self._buckets: list[ObjectRef] = []
@@ -99,14 +112,15 @@ class Rollouts:
             group = unjudged.judged(scores)
             groups[place] = group if painted is None else replace(group, paintings=None)
 
-        for piece in cut(prompts, sampling, encode=self._encode, system=self._system):
+        system = self._system if sampling.thinks else ()
+        for piece in cut(prompts, sampling, encode=self._encode, system=system):
             self._begin(piece, sampling, judge)
         drive(self.pools, timeout=self._timeout, watch=lambda: self._watch(self.pools, self.tally))
         assert self.tally.dropped == len(prompts) - len(groups), "a group is judged or dropped"
         return [groups[place] for place in sorted(groups)]
 
     def _fill(self, worker: ActorHandle) -> ObjectRef:
-        return worker.load.options(max_task_retries=-1).remote(self._version, self._buckets)
+        return worker.load.options(max_task_retries=-1).remote(self._config, self._version, self._buckets)
 
     def _begin(self, piece: Piece, sampling: Sampling, judge: "Judge") -> None:
         think = partial(self._think, sampling=sampling, judge=judge)
@@ -133,14 +147,17 @@ class Rollouts:
     def _think(self, piece: Piece, *, sampling: Sampling, judge: "Judge") -> None:
         """By the reasoners, but for prompts with pictures, which vLLM does not read as BAGEL does (BAGEL.md 14)."""
         paint = partial(self._paint, piece, sampling, judge)
+        if not sampling.thinks:
+            paint([()] * len(piece.prompts))
+            return
         if sampling.plan is not None:
             assert self._version is not None, "load() comes first"
-            plans_PG = [[sampling.plan(prompt, g) for g in range(sampling.group_size)] for prompt in piece.prompts]
-            paint([[_planned(plan, self._version) for plan in plans_G] for plans_G in plans_PG])
+            plans_PM = [[sampling.plan(prompt, m) for m in range(sampling.num_thoughts)] for prompt in piece.prompts]
+            paint([[_planned(plan, self._version) for plan in plans_M] for plans_M in plans_PM])
             return
         freight = Freight()
         given_P = [freight.load(spans) for spans in piece.given]
-        seeds = piece.seeds("thought", sampling)
+        seeds = piece.thought_seeds(sampling)
         pool = self.painting if piece.edits else self.thinking
         pool.add(
             Job(
@@ -150,17 +167,17 @@ class Rollouts:
             )
         )
 
-    def _paint(self, piece: Piece, sampling: Sampling, judge: "Judge", thoughts_PG: Sequence[Sequence[Thought]]) -> None:
-        freight = Freight()
+    def _paint(self, piece: Piece, sampling: Sampling, judge: "Judge", thoughts_PM: Sequence[Sequence[Thought]]) -> None:
+        freight, groups, size = Freight(), len(piece.prompts), sampling.group_size
         contexts = [
-            freight.load((*given, thought))
-            for given, thoughts in zip(piece.given, thoughts_PG, strict=True)
-            for thought in thoughts
+            freight.load(given if thought is None else (*given, thought))
+            for given, thoughts in zip(piece.given, thoughts_PM, strict=True)
+            for thought in painted_from(thoughts, size)
         ]
-        seeds = [seed for seeds_G in piece.seeds("painting", sampling) for seed in seeds_G]
-        arguments = (seeds, sampling.num_points, sampling.window_start, sampling.guidance, self._version)
-        groups, size = len(piece.prompts), sampling.group_size
-        trained = 0 if sampling.window_start is None else len(contexts)
+        seeds = [seed for seeds_G in piece.painting_seeds(sampling) for seed in seeds_G]
+        windows, noise_level = sampling.windows(seeds), sampling.noise_level
+        arguments = (seeds, sampling.num_points, windows, noise_level, sampling.guidance, self._version)
+        trained = 0 if windows is None else len(contexts)
 
         def submit(worker: ActorHandle) -> Sequence[ObjectRef]:
             call = worker.paint_groups.options(num_returns=1 + groups + trained)
@@ -172,7 +189,7 @@ class Rollouts:
                 group = Unjudged(
                     prompt=prompt,
                     given=piece.given[index],
-                    thoughts=tuple(thoughts_PG[index]),
+                    thoughts=tuple(thoughts_PM[index]),
                     paintings=paintings[index],
                     trajectories=tuple(trajectories[index * size : (index + 1) * size]),
                 )
@@ -205,6 +222,11 @@ class Unjudged:
 
 Judge = Callable[[int, Unjudged], None]
 """Takes a painted group and its prompt's place in the batch."""
+
+
+def painted_from(thoughts: Sequence[Thought], size: int) -> list[Thought] | list[None]:
+    """The thought behind each of `size` siblings: each painted equally often, in a row; None where nothing was thought."""
+    return [thought for thought in thoughts for _ in range(size // len(thoughts))] if thoughts else [None] * size
 
 
 def paintings_of(groups: Sequence[Group | Unjudged], *, timeout: float) -> list[list[Painting]]:

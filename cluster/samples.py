@@ -22,11 +22,11 @@ def write_samples(
     folder.mkdir(parents=True, exist_ok=True)
     rows, tiles = [], []
     for group, paintings in zip(groups, paintings_of(groups, timeout=timeout), strict=True):
-        for sibling, (thought, score, painting) in enumerate(zip(group.thoughts, group.scores, paintings, strict=True)):
+        for sibling, (thought, score, painting) in enumerate(zip(group.thoughts_G, group.scores, paintings, strict=True)):
             name = f"{group.prompt.index:05d}-{sibling:02d}.png"
             picture = Image.fromarray(painting.image_HW3.numpy())
             picture.save(folder / name)
-            text = decode(thought.token_ids)
+            text = None if thought is None else decode(thought.token_ids)
             rows.append(
                 {
                     "image": name,
@@ -38,7 +38,8 @@ def write_samples(
                     "sibling": sibling,
                 }
             )
-            tiles.append((picture, [group.prompt.text, text, *score_caption(score.value, score.breakdown)]))
+            told = [group.prompt.text] if text is None else [group.prompt.text, text]
+            tiles.append((picture, [*told, *score_caption(score.value, score.breakdown)]))
     (folder / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:limit]), encoding="utf-8")
     contact_sheet(tiles[:limit]).save(folder / "sheet.png")
 

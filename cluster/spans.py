@@ -6,7 +6,7 @@ themselves, which Ray hands to the actor, and the actor puts each object back in
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from ray import ObjectRef
 
@@ -58,13 +58,21 @@ def unloaded(spans: Sequence[Sent], objects: Sequence[Any]) -> tuple[Any, ...]:
     return tuple(objects[span.index] if isinstance(span, Stored) else span for span in spans)
 
 
+S = TypeVar("S", Held, Sent)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Chain:
-    """A Sample on its way to a learner rank."""
+class Chain(Generic[S]):
+    """A Sample as the driver holds it, or on its way to a learner rank."""
 
-    spans: tuple[Sent, ...]
-    advantage: float
+    prompt: str
+    spans: tuple[S, ...]
+    advantages: tuple[float, ...]
 
-    def sample(self, objects: Sequence[Any]) -> Sample:
+    def loaded(self: "Chain[Held]", freight: Freight) -> "Chain[Sent]":
+        """The chain as it travels, its large spans in `freight`."""
+        return Chain(prompt=self.prompt, spans=freight.load(self.spans), advantages=self.advantages)
+
+    def sample(self: "Chain[Sent]", objects: Sequence[Any]) -> Sample:
         """The Sample, with the objects of its call."""
-        return Sample(spans=unloaded(self.spans, objects), advantage=self.advantage)
+        return Sample(prompt=self.prompt, spans=unloaded(self.spans, objects), advantages=self.advantages)
