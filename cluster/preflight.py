@@ -8,16 +8,18 @@ from typing import Literal
 from cluster.judge_checks import check_judges
 from cluster.picture_checks import require_editable
 from cluster.prompts import asked, load_prompts, plain_ids, system_spans
+from cluster.resolved import course_lines, size_lines
+from cluster.reward_model_checks import require_climbable
 from cluster.sft_checks import fitting_lines, told
+from configs.algorithms import UniGrpo
 from configs.load import ConfigError, check_files, model_folder, start_folder, still_to_be_given
 from configs.reward import parts_of
 from configs.reward_model import RewardModelConfig
 from configs.reward_service import RewardServiceConfig
-from configs.schema import Config, FilePrompts, Prompts, SftConfig, ShapesPrompts, TrainConfig, VelocityMse
+from configs.schema import Config, FilePrompts, Prompts, SftConfig, ShapesPrompts, TrainConfig
 from configs.sft import FileData, NewStart
 from configs.verifiers import RandomReward
 from rollout_workers.cache import require_cache
-from unigrpo.algo.flow import rescale_to_elements
 from unigrpo.layout import reasoner_prompt_ids
 from unigrpo.models.bagel.checkpoint import check_folder
 from unigrpo.models.bagel.config import BagelConfig
@@ -47,21 +49,10 @@ def resolved(config: Config) -> Iterator[str]:
         yield f"{judges}, {config.replicas.least} to {config.replicas.most} replicas each, at {config.host}:{config.port}"
         return
     known = check(config, evaluates=config.evaluation.every is not None)
-    rollout, sampler, algorithm = config.rollout, config.sampler, config.algorithm
-    samples = rollout.prompts_per_step * rollout.group_size
-    updates = algorithm.ppo_epochs * algorithm.mini_batches
-    yield f"{config.steps} steps of {rollout.prompts_per_step} prompts x {rollout.group_size} siblings = {samples} samples"
-    yield f"{updates} updates a step on {samples // algorithm.mini_batches} samples each"
-    yield f"{sampler.num_points - 1} velocity evaluations a painting, {sampler.window_size} of them stochastic and trained"
+    yield from course_lines(config)
     if known is None:
         return
-    rows, columns = known.model.grid_hw(config.sampler.height, config.sampler.width)
-    elements = rows * columns * known.model.latent_channels
-    yield f"{rows} x {columns} latent tokens of {known.model.latent_channels} numbers, D = {elements}"
-    yield f"flow clip {rescale_to_elements(algorithm.flow_clip, elements):.3g} ({algorithm.flow_clip:g} at D = 262144)"
-    if isinstance(algorithm.regulariser, VelocityMse):
-        weight = algorithm.regulariser.weight
-        yield f"velocity MSE weight {rescale_to_elements(weight, elements):.3g} ({weight:g} at D = 262144)"
+    yield from size_lines(config, known.model)
     if known.num_prompts is not None:
         yield f"{known.num_prompts} prompts to train on"
 
@@ -93,7 +84,7 @@ def check_sft(config: SftConfig) -> tuple[SftLine, ...]:
     data = config.data
     if not isinstance(data, FileData) or data.path is None:
         return ()
-    return fitting_lines(data, model, tokenizer, config.learner.trains)
+    return fitting_lines(data, model, tokenizer, config.trains)
 
 
 def prepare_evaluation(config: TrainConfig) -> Tokenizer:
@@ -118,8 +109,8 @@ def prepare_judging(config: TrainConfig) -> None:
 
 
 def _without_training(config: TrainConfig) -> TrainConfig:
-    """A config that names nothing but what an evaluation needs: of training neither prompts nor judges of its own."""
-    unused: dict[str, object] = {"prompts": ShapesPrompts(split="train")}
+    """A config that names nothing but what an evaluation needs: of training neither prompts, objectives nor own judges."""
+    unused: dict[str, object] = {"prompts": ShapesPrompts(split="train"), "algorithm": UniGrpo(), "then": None}
     if config.evaluation.reward is not None:
         unused["reward"] = RandomReward()
     return config.model_copy(update=unused)
@@ -191,19 +182,21 @@ def read_model(folder: Path, key: str) -> tuple[BagelConfig, Tokenizer]:
 
 
 def _require_trainable(config: TrainConfig | SftConfig, model: BagelConfig, key: str) -> None:
-    if "vision" in config.learner.trains and model.vision is None:
+    if "vision" in config.trains and model.vision is None:
         raise ConfigError(
-            f"learner.trains is {list(config.learner.trains)}, but the model of {key} has no vision tower; leave vision "
+            f"learner.trains is {list(config.trains)}, but the model of {key} has no vision tower; leave vision "
             f"out, or give {key} of a model that sees"
         )
 
 
 def count_prompts(config: TrainConfig, tokenizer: Tokenizer, model: BagelConfig, *, evaluates: bool) -> int:
-    """How many prompts the run trains on: enough for a step, and every one fits and can be judged, those of evaluations too.
+    """How many prompts the run trains on: enough for a step, and every one fits and can be judged, and climbed where a reward
+    model leads; those of evaluations fit and can be judged too.
 
     Raises ConfigError naming a prompt that does not fit, or how many there are when a step would hold one twice.
     """
     training = fitting_prompts(config, "", tokenizer, model)
+    require_climbable(config, training)
     if evaluates or config.evaluation.prompts.kind != "shapes":  # which is what stands there when nobody asks for any
         fitting_prompts(config, "evaluation.", tokenizer, model)
     distinct = len({asked(prompt) for prompt in training})

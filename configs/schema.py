@@ -141,8 +141,8 @@ class TrainConfig(Section):
     def _panel_judges_otherwise(self) -> Self:
         if self.panel is not None and self.panel.reward is not None and judges_alike(self.panel.reward, self.reward):
             raise ValueError(
-                "panel.reward judges as the training reward does, so that their gap is 0 whatever is hacked; give another verifier, or "
-                "null for none"
+                "panel.reward judges as the training reward does, so that their gap is 0 whatever is hacked; give another "
+                "verifier, or null for none"
             )
         return self
 
