@@ -18,9 +18,11 @@ from ray.actor import ActorHandle
 
 from benchmarks.harness import Figure, report, take_turns
 from benchmarks.workload import SMALL, checkpoint, quickstart, save_random
-from cluster.actors import denoiser_role, start
 from cluster.placement import connect
+from cluster.roles import denoiser_role
 from cluster.wait import wait_all
+from cluster.workers import Workers
+from configs.schema import TrainConfig
 from unigrpo.buckets import Bucket, pack
 from unigrpo.models.bagel.checkpoint import load_model
 from unigrpo.models.bagel.model import Bagel
@@ -34,20 +36,20 @@ STAGES = ("pack", "put", "load")
 class Publication:
     """The stages of one publication, each working on what the one before left here."""
 
+    config: TrainConfig
     model: Bagel
     denoiser: ActorHandle
-    bucket_bytes: int
     buckets: list[Bucket] = field(default_factory=list)
     refs: list[ObjectRef] = field(default_factory=list)
 
     def pack(self) -> None:
-        self.buckets = pack(self.model.named_parameters(), version=0, bucket_bytes=self.bucket_bytes)
+        self.buckets = pack(self.model.named_parameters(), version=0, bucket_bytes=self.config.learner.bucket_bytes)
 
     def put(self) -> None:
         self.refs = [ray.put(bucket) for bucket in self.buckets]
 
     def load(self) -> None:
-        wait_all({"load": self.denoiser.load.remote(0, self.refs)}, timeout=60)
+        wait_all({"load": self.denoiser.load.remote(self.config, 0, self.refs)}, timeout=60)
 
 
 def measure() -> Iterator[Figure]:
@@ -65,8 +67,8 @@ def _figures(label: str, folder: Path) -> Iterator[Figure]:
     connect(config.cluster)
     try:
         role = denoiser_role(config)
-        [denoiser] = start([role], config.cluster)[role.name]
-        publication = Publication(model, denoiser, config.learner.bucket_bytes)
+        [denoiser] = Workers().serve([role], config.cluster)[role.name]
+        publication = Publication(config, model, denoiser)
         with Loopback(num_bytes) as loopback:
             times = take_turns(
                 {stage: getattr(publication, stage) for stage in STAGES}

@@ -8,15 +8,17 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import ray
 from ray import ObjectRef
 from ray.actor import ActorHandle
 
-from cluster.actors import part_role
 from cluster.faults import Unscored
 from cluster.pool import Job, Pool
+from cluster.roles import part_role
 from configs.reward import Reward, parts_of
+from configs.verifiers import Judge
 from reward_server.combine import combine_verdicts
 from reward_server.server import Judgement, Tally as Asked
 from unigrpo.types import Prompt, Score, ScoreFailure
@@ -121,8 +123,9 @@ class Judges:
     """By part; ended by the first fresh score."""
 
     def __post_init__(self) -> None:
+        parts = parts_of(self.reward)
         self.pools = {
-            part: Pool(role=part_role(self.role, part, parts_of(self.reward)), workers=workers, revive=_ready)
+            part: Pool(role=part_role(self.role, part, parts), workers=workers, revive=partial(_built, parts[part]))
             for part, workers in self.workers.items()
         }
 
@@ -241,5 +244,5 @@ class Judges:
         return min(FIRST_PAUSE * 2.0 ** (case.pauses - 1), LONGEST_PAUSE, limit - waited)
 
 
-def _ready(worker: ActorHandle) -> ObjectRef:
-    return worker.__ray_ready__.options(max_task_retries=-1).remote()
+def _built(judge: Judge, worker: ActorHandle) -> ObjectRef:
+    return worker.start.options(max_task_retries=-1).remote(judge)

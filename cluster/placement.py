@@ -2,10 +2,11 @@
 
 import importlib.util
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import fsum
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray.util.placement_group import PlacementGroup, placement_group
@@ -65,6 +66,29 @@ class Ask:
         """Resources of one worker."""
         wanted = {"CPU": self.placement.num_cpus, "GPU": self.placement.num_gpus, **self.placement.resources}
         return {name: amount for name, amount in wanted.items() if amount}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Role:
+    """How many workers of one kind are wanted, and how each is made."""
+
+    name: str
+    """The config section, for messages and placement."""
+    actor: type
+    placement: Placement
+    num_workers: int
+    arguments: Callable[[int], tuple[Any, ...]]
+    """What worker i is built from."""
+    environment: Mapping[str, str]
+    restarts: int = -1
+    """How often Ray starts a lost worker again; -1 for ever, 0 where its state cannot be refilled."""
+    keeps: Mapping[str, object]
+    """What a started worker cannot take another of, by config key; beside its placement, their number and the environment."""
+
+    @property
+    def ask(self) -> Ask:
+        """What it wants of the cluster."""
+        return Ask(role=self.name, placement=self.placement, num_workers=self.num_workers)
 
 
 def require_room(asks: Sequence[Ask], total: Mapping[str, float]) -> None:

@@ -2,27 +2,41 @@
 
 import errno
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import ray
 from ray.exceptions import RayTaskError
 
 from cluster.loop import train
+from cluster.placement import connect
 from cluster.preflight import prepare
 from cluster.run_folder import run_folder
+from cluster.stages import is_finished, stages_of
 from cluster.system import build
 from cluster.view import View
+from cluster.workers import Workers
 from configs.load import ConfigError
 from configs.schema import TrainConfig
 
 
 def run_training(config: TrainConfig) -> None:
-    """Train until `config.steps`, resuming what is found in `run_dir`. Raises ConfigError for what the user can mend."""
+    """Train until the last step of the last stage, resuming what is found in `run_dir`; a stage that is done is left alone.
+
+    Raises ConfigError for what the user can mend.
+    """
     tokenizer = prepare(config, evaluates=config.evaluation.every is not None)
-    with session(), run_folder(config), View(config.steps) as view:
-        train(build(config, tokenizer, view), config)
-        view.say(f"done: metrics, checkpoints and samples are in {config.run_dir}")
+    stages = stages_of(config)
+    with session(), ExitStack() as folders:
+        for each in stages if len(stages) == 1 else [config, *stages]:
+            folders.enter_context(run_folder(each))
+        print("starting Ray", flush=True)
+        connect(config.cluster)
+        workers = Workers()
+        for stage in (*(stage for stage in stages[:-1] if not is_finished(stage)), stages[-1]):
+            with View(stage.steps) as view:
+                train(build(stage, tokenizer, view, workers), stage)
+        print(f"done: metrics, checkpoints and samples are in {config.run_dir}")
 
 
 @contextmanager

@@ -11,16 +11,17 @@ from pathlib import Path
 
 import torch
 
-from cluster import actors
 from cluster.learners import LearnerGroup
 from cluster.metrics import Clock, Metrics
 from cluster.placement import connect
 from cluster.preflight import prepare_sft
+from cluster.roles import learner_role
 from cluster.run import session
 from cluster.run_folder import run_folder
 from cluster.sft_data import Material, num_tokens, step_examples
 from cluster.sharding import shard
 from cluster.view import View
+from cluster.workers import Workers, join_ranks
 from configs.load import start_folder
 from configs.schema import SftConfig
 from configs.sft import NewStart
@@ -48,8 +49,8 @@ def run_sft(config: SftConfig) -> None:
         material = Material(model=model, autoencoder=autoencoder, tokenizer=load_tokenizer(start), lines=lines)
         view.say("starting Ray and the learner")
         connect(config.cluster)
-        workers = actors.start([actors.learner_role(config)], config.cluster)
-        view.say(f"learner: {actors.join_ranks(workers['learner'], config.cluster)}")
+        workers = Workers().serve([learner_role(config)], config.cluster)
+        view.say(f"learner: {join_ranks(workers['learner'], config.cluster)}")
         fine_tune(config, LearnerGroup(workers["learner"], timeout=config.cluster.call_timeout), material, view)
         view.say(
             f"done: checkpoints are in {config.run_dir}/checkpoints; score one with `unigrpo evaluate {config.run_dir} "

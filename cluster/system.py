@@ -92,7 +92,10 @@ def build(config: TrainConfig, tokenizer: Tokenizer, view: View, workers: Worker
 
     Raises ConfigError for what cannot run here, before anything trains.
     """
-    handles = workers.serve(training_roles(config), config.cluster)
+    roles = training_roles(config)
+    if missing := workers.missing(roles):
+        view.say(f"starting {', '.join(missing)} (half a minute)")
+    handles = workers.serve(roles, config.cluster)
     view.say(f"learner: {join_ranks(handles['learner'], config.cluster)}")
     judges = {role: judges_of(role, reward, handles, view) for role, reward in rewards_of(config).items()}
     by_purpose = {"training": judges["reward"], "evaluation": judges.get("evaluation.reward", judges["reward"])}

@@ -84,6 +84,7 @@ def rollouts(monkeypatch: pytest.MonkeyPatch) -> Rollouts:
     monkeypatch.setattr("cluster.rollouts.drive", drive)
     monkeypatch.setattr("cluster.rollouts.ray.get", lambda ref: ref)
     return Rollouts(
+        cast(Any, None),
         reasoners=[reasoner],
         denoisers=[denoiser],
         judges={"training": cast(Judges, FakeJudges())},

@@ -1,0 +1,51 @@
+"""The runs that one training config is: itself, or two stages one after the other below its run folder."""
+
+from pathlib import Path
+
+from cluster.metrics import read_rows
+from configs.algorithms import Algorithm
+from configs.roles import LearnerConfig
+from configs.schema import TrainConfig
+from learner.checkpoint import POLICY, checkpoints_folder, newest_checkpoint
+
+
+def stages_of(config: TrainConfig) -> list[TrainConfig]:
+    """One config a stage, each a run of its own: stage-1 and stage-2, which starts from the policy that stage-1 ends with."""
+    if config.then is None:
+        return [config]
+    first = _stage(config, 1, config.steps, config.algorithm)
+    model = config.model.model_copy(update={"path": last_policy(first)})
+    second = _stage(config, 2, config.then.steps, config.then.algorithm)
+    return [first, second.model_copy(update={"model": model})]
+
+
+def last_policy(config: TrainConfig) -> Path:
+    """Where the policy that a run of one stage ends with lies, once it has ended, in the released layout."""
+    return _last_checkpoint(config) / POLICY
+
+
+def is_finished(config: TrainConfig) -> bool:
+    """Whether nothing of a run of one stage is left to do: neither a step, nor the evaluation of the last one."""
+    if newest_checkpoint(checkpoints_folder(config)) != _last_checkpoint(config):
+        return False
+    evaluated = {row["step"] for row in read_rows(config.run_dir / "metrics.jsonl") if row["kind"] == "evaluation"}
+    return config.steps in evaluated or not config.evaluation.due(config.steps, config.steps)
+
+
+def _last_checkpoint(config: TrainConfig) -> Path:
+    return checkpoints_folder(config) / f"step-{config.steps:06d}"
+
+
+def _stage(config: TrainConfig, number: int, steps: int, algorithm: Algorithm) -> TrainConfig:
+    """A stage, without the learning rates of what it does not train."""
+    idle = [group for group in ("text", "generation", "vision") if group not in algorithm.trains]
+    unset = {f"{group}_learning_rate": LearnerConfig.model_fields[f"{group}_learning_rate"].default for group in idle}
+    return config.model_copy(
+        update={
+            "steps": steps,
+            "algorithm": algorithm,
+            "then": None,
+            "run_dir": config.run_dir / f"stage-{number}",
+            "learner": config.learner.model_copy(update=unset),
+        }
+    )
