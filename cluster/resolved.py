@@ -52,7 +52,8 @@ def _stage(config: TrainConfig, number: int) -> str:
 
 def _stage_lines(algorithm: Algorithm, samples: int, evaluations: int) -> Iterator[str]:
     yield f"{algorithm.kind} trains {' and '.join(algorithm.trains)}"
-    yield f"{algorithm.updates} updates a step on {samples // algorithm.mini_batches} samples each"
+    updates = f"{algorithm.updates} updates" if algorithm.updates > 1 else "1 update"
+    yield f"{updates} a step on {samples // algorithm.mini_batches} samples each"
     yield f"{evaluations} velocity evaluations a painting, {_learned(algorithm)}"
     if isinstance(algorithm, FlowTerm) and algorithm.guidance is not None:
         yield f"training {_guided(algorithm.guidance)}"
