@@ -1,4 +1,4 @@
-"""What a painter reads before it paints, and the shorter contexts that guidance compares it with (BAGEL.md 9 and 10).
+"""Reading what comes before a picture (BAGEL.md 10).
 
 What several samples share is read once. Texts that were given are the same where their tokens are; a picture and a thought are
 the same as themselves only, not as a copy.
@@ -12,14 +12,12 @@ from dataclasses import dataclass
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+from unigrpo.contexts import ContextSpan, Spans
 from unigrpo.layout import close_thought, segments_to_ids
 from unigrpo.models.bagel.context import Context
 from unigrpo.models.bagel.model import Bagel
 from unigrpo.models.bagel.packing import splits_of
-from unigrpo.types import Given, GivenPicture, Thought
-
-ContextSpan = Given | GivenPicture | Thought
-Spans = Sequence[ContextSpan]
+from unigrpo.types import Given, GivenPicture
 
 
 def read(model: Bagel, spans_S: Sequence[Spans]) -> Context:
@@ -37,17 +35,6 @@ def read_thoughts(model: Bagel, spans_S: Sequence[Spans]) -> Context:
     device = context.position_S.device
     length_D = torch.tensor([len(ids) for ids in ids_D], device=device)
     return distinct.handed_out(model.prefill(pad_sequence(ids_D, batch_first=True).to(device), length_D, context)[1])
-
-
-def without_last_text(spans: Spans) -> Spans:
-    """What came before the last text that the policy was given: for text to image the system prompt, or nothing."""
-    last = max(place for place, span in enumerate(spans) if isinstance(span, Given))
-    return spans[:last]
-
-
-def without_pictures(spans: Spans) -> Spans:
-    """All texts that the policy was given, without pictures and without its own thoughts."""
-    return [span for span in spans if isinstance(span, Given)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,11 +15,12 @@ from torch import Tensor
 from configs.guidance import Guidance
 from configs.load import model_folder
 from configs.schema import TrainConfig
-from rollout_workers.contexts import Spans, read, read_thoughts, without_last_text, without_pictures
+from rollout_workers.contexts import read, read_thoughts
 from rollout_workers.guidance import Velocity, guided
 from rollout_workers.weights import collect, require
 from unigrpo.algo.flow import time_grid
 from unigrpo.buckets import Bucket
+from unigrpo.contexts import Spans, without_last_text, without_pictures
 from unigrpo.denoise import denoise, seeded_noise, trajectories
 from unigrpo.models.bagel.attention import device_name, kernel_name
 from unigrpo.models.bagel.autoencoder import from_tokens, to_uint8

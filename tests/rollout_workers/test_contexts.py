@@ -1,13 +1,15 @@
 """Which contexts guidance compares with, and that what several samples share is read once."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch.testing import assert_close
 
-from rollout_workers.contexts import ContextSpan, read, read_thoughts, without_last_text, without_pictures
+from rollout_workers.contexts import read, read_thoughts
 from tests.rollout_workers.fakes import SEEING, random_model
+from unigrpo.contexts import ContextSpan, without_last_text, without_pictures
 from unigrpo.models.bagel.context import Context
 from unigrpo.models.bagel.model import Bagel
 from unigrpo.models.bagel.packing import Noised, pack, splits_of
@@ -35,6 +37,8 @@ EDITS: list[list[ContextSpan]] = [
     [SYSTEM, DOG, PROMPT, SAID],
     [SYSTEM, OTHER, SAID],
     [OTHER, ENDED],
+    [SYSTEM, OTHER],
+    [SYSTEM, CAT, PROMPT, SAID],
 ]
 
 
@@ -71,12 +75,28 @@ def test_what_is_shared_is_read_once(model: Bagel, monkeypatch: pytest.MonkeyPat
         seen.append(len(samples))
         return reads(samples)
 
+    prefilled: list[int] = []
+    prefills = model.prefill
+
+    def counted_rows(ids_ST: torch.Tensor, *rest: Any) -> Any:
+        prefilled.append(len(ids_ST))
+        return prefills(ids_ST, *rest)
+
     monkeypatch.setattr(model, "read", counted)
+    monkeypatch.setattr(model, "prefill", counted_rows)
     again = GivenPicture(latent_LC=CAT.latent_LC, grid_hw=GRID, seen_HW3=CAT.seen_HW3)
     read_thoughts(model, [EDITS[0], EDITS[1], EDITS[0], [SYSTEM, again, PROMPT, SAID]])
+    assert prefilled == [3]
+    copied = replace(SAID)
+    read_thoughts(model, [[PROMPT, SAID], [PROMPT, copied], [PROMPT, SAID]])
+    assert prefilled == [3, 2]
+    read_thoughts(model, [[PROMPT], [PROMPT], [OTHER]])
+    assert prefilled == [3, 2, 2]
+    assert seen == [2, 1, 1]
+    seen.clear()
     read(model, [[SYSTEM], [SYSTEM], [Given(token_ids=(1, 2, 3))]])
     read(model, [[], []])
-    assert seen == [2, 1, 1]
+    assert seen == [1, 1]
 
 
 def test_the_contexts_that_guidance_compares_with() -> None:

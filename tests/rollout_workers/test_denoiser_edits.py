@@ -11,11 +11,11 @@ from PIL import Image
 from torch.testing import assert_close
 
 from configs.guidance import Guidance
-from rollout_workers.contexts import ContextSpan
 from rollout_workers.denoiser import Denoiser
 from tests.rollout_workers.fakes import SEEING, buckets_of, random_model, save_checkpoint, train_config
 from unigrpo.algo.flow import sde_step, time_grid
 from unigrpo.algo.guidance import guided_velocity
+from unigrpo.contexts import ContextSpan
 from unigrpo.errors import NotServing
 from unigrpo.models.bagel.autoencoder import to_tokens
 from unigrpo.models.bagel.checkpoint import load_model
@@ -105,7 +105,7 @@ def test_a_guided_painting_takes_the_steps_of_three_velocities(denoiser: Denoise
     [cat], _ = denoiser.see([(file, 11)])
     guidance = Guidance(text_scale=3.0, image_scale=image_scale, interval=INTERVAL, renorm="channel", renorm_min=0.2)
     contexts: list[list[ContextSpan]] = [[SYSTEM, cat, PROMPT, SAID], [cat, OTHER, SAID], [SYSTEM, OTHER, SAID]]
-    _, traces = denoiser.paint(contexts, [21, 22, 23], POINTS, 0, guidance, 5)
+    _, traces = denoiser.paint(contexts, [21, 22, 23], POINTS, [range(2)] * 3, 0.8, guidance, 5)
     model, times = random_model(1, SEEING), time_grid(POINTS, 3.0).tolist()
     without_text: list[list[Any]] = [[SYSTEM, cat], [cat], [SYSTEM]]
     texts: list[list[Any]] = [[SYSTEM, PROMPT], [OTHER], [SYSTEM, OTHER]]
@@ -148,7 +148,7 @@ def test_only_needed_velocities_are_evaluated(
         return velocity(x_SLC, t_S, *arguments)
 
     monkeypatch.setattr(denoiser._model, "velocity", counted)
-    denoiser.paint([[SYSTEM, PROMPT, SAID]] * 2, [1, 2], POINTS, None, guidance, 5)
+    denoiser.paint([[SYSTEM, PROMPT, SAID]] * 2, [1, 2], POINTS, None, 0.0, guidance, 5)
     assert len(times) == evaluations
     assert times.count(1.0) == 1
 
@@ -156,9 +156,9 @@ def test_only_needed_velocities_are_evaluated(
 def test_a_guided_picture_does_not_depend_on_its_batch(denoiser: Denoiser, file: Path) -> None:
     [cat], _ = denoiser.see([(file, 11)])
     contexts: list[list[ContextSpan]] = [[SYSTEM, cat, PROMPT, SAID], [SYSTEM, OTHER, SAID]]
-    together, _ = denoiser.paint(contexts, [1, 2], POINTS, None, Guidance(image_scale=2.0), 5)
+    together, _ = denoiser.paint(contexts, [1, 2], POINTS, None, 0.0, Guidance(image_scale=2.0), 5)
     for context, seed, painting in zip(contexts, (1, 2), together, strict=True):
-        [single], _ = denoiser.paint([context], [seed], POINTS, None, Guidance(image_scale=2.0), 5)
+        [single], _ = denoiser.paint([context], [seed], POINTS, None, 0.0, Guidance(image_scale=2.0), 5)
         assert_close(single.latent_LC, painting.latent_LC, rtol=0, atol=5e-4)
 
 
@@ -167,4 +167,4 @@ def test_a_picture_for_a_model_without_vision_is_refused(checkpoint: Path, file:
     blind.load(5, buckets_of(random_model(1), 5))
     picture = GivenPicture(latent_LC=torch.zeros(24, 16), grid_hw=(4, 6), seen_HW3=torch.zeros(20, 32, 3, dtype=torch.uint8))
     with pytest.raises(ValueError, match="this model has no vision tower"):
-        blind.paint([[picture, PROMPT, SAID]], [1], POINTS, None, None, 5)
+        blind.paint([[picture, PROMPT, SAID]], [1], POINTS, None, 0.0, None, 5)

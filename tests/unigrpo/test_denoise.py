@@ -15,7 +15,6 @@ from unigrpo.denoise import Denoised, denoise, seeded_noise, trajectories
 
 SHAPE_LC = (6, 4)
 SEEDS = [11, 12, 13]
-NONE = range(0)
 Velocity = Callable[[Tensor, float], Tensor]
 
 
@@ -28,26 +27,34 @@ def nonlinear(x_SLC: Tensor, t: float) -> Tensor:
     return torch.tanh(x_SLC.roll(1, -1)) * t + 0.1 * x_SLC
 
 
-def run(seeds: list[int], window: range, *, num_points: int = 9, velocity: Velocity = nonlinear) -> Denoised:
+def run(
+    seeds: list[int],
+    windows: range | list[range] | None,
+    *,
+    num_points: int = 9,
+    noise_level: float = 0.8,
+    velocity: Velocity = nonlinear,
+) -> Denoised:
+    """One window is everybody's."""
     return denoise(
         velocity,
         seeded_noise(seeds, "start", SHAPE_LC),
         time_grid(num_points, 3.0),
-        window,
-        0.8,
+        [windows] * len(seeds) if isinstance(windows, range) else windows,
+        noise_level,
         lambda k: seeded_noise(seeds, k, SHAPE_LC),
     )
 
 
 def test_straight_paths_end_exactly_at_their_target() -> None:
-    torch.testing.assert_close(run(SEEDS, NONE, velocity=towards(2.5)).latent_SLC, torch.full((3, *SHAPE_LC), 2.5))
+    torch.testing.assert_close(run(SEEDS, None, velocity=towards(2.5)).latent_SLC, torch.full((3, *SHAPE_LC), 2.5))
 
 
 def test_deterministic_integration_approaches_the_exponential() -> None:
     # dx/dt = x from t = 1 to 0 is x(0) = x(1) / e; Euler on an even grid of n steps gives (1 - 1/n)^n.
     noise_SLC = torch.ones(1, *SHAPE_LC, dtype=torch.float64)
     grid_N = time_grid(11, 1.0)
-    final = denoise(lambda x_SLC, _: x_SLC, noise_SLC, grid_N, NONE, 0.8, lambda _: noise_SLC).latent_SLC
+    final = denoise(lambda x_SLC, _: x_SLC, noise_SLC, grid_N, None, 0.8, lambda _: noise_SLC).latent_SLC
     torch.testing.assert_close(final, noise_SLC * 0.9**10)
     assert float(final.mean()) == pytest.approx(math.exp(-1), abs=0.02)
 
@@ -59,7 +66,7 @@ def test_n_points_are_n_minus_1_evaluations_at_all_but_the_last() -> None:
         times.append(t)
         return x_SLC
 
-    run(SEEDS, NONE, num_points=7, velocity=velocity)
+    run(SEEDS, None, num_points=7, velocity=velocity)
     assert times == time_grid(7, 3.0).tolist()[:-1]
 
 
@@ -71,7 +78,7 @@ def test_window_steps_are_stochastic_and_all_others_deterministic() -> None:
         drawn.append(k)
         return seeded_noise(SEEDS, k, SHAPE_LC)
 
-    done = denoise(nonlinear, seeded_noise(SEEDS, "start", SHAPE_LC), grid_N, range(2, 5), 0.8, draw)
+    done = denoise(nonlinear, seeded_noise(SEEDS, "start", SHAPE_LC), grid_N, [range(2, 5)] * 3, 0.8, draw)
     assert drawn == [2, 3, 4]
     x_SLC = seeded_noise(SEEDS, "start", SHAPE_LC)
     for k in range(8):
@@ -87,7 +94,7 @@ def test_window_steps_are_stochastic_and_all_others_deterministic() -> None:
 def test_recorded_transitions_are_those_that_were_drawn() -> None:
     grid_N = time_grid(9, 3.0)
     done = run(SEEDS, range(3))
-    std_W = done.sigma_W * (grid_N[:3] - grid_N[1:4]).sqrt()
+    std_W = done.sigma_SW[0] * (grid_N[:3] - grid_N[1:4]).sqrt()
     for k in range(3):
         expected = Normal(done.mean_SWLC[:, k].double(), std_W[k]).log_prob(done.x_next_SWLC[:, k].double()).mean((-2, -1))
         torch.testing.assert_close(gaussian_logp(done.x_next_SWLC, done.mean_SWLC, std_W[:, None, None])[:, k], expected)
@@ -135,15 +142,59 @@ def test_trajectories_own_their_memory() -> None:
         torch.testing.assert_close(record.x_next_WLC, done.x_next_SWLC[sample], rtol=0, atol=0)
         torch.testing.assert_close(record.mean_WLC, done.mean_SWLC[sample], rtol=0, atol=0)
         assert (record.start, record.grid_hw, record.cfg_scale, record.policy_version) == (1, (2, 3), 1.0, 4)
-        assert record.sigma_W.tolist() == done.sigma_W.tolist()
+        torch.testing.assert_close(record.latent_LC, done.latent_SLC[sample], rtol=0, atol=0)
+        assert record.sigma_W.tolist() == done.sigma_SW[sample].tolist()
         assert record.grid_N.tolist() == time_grid(9, 3.0).tolist()
-        assert record.x_WLC.untyped_storage().nbytes() == 2 * 6 * 4 * 4
+        for tensor in (record.x_WLC, record.x_next_WLC, record.mean_WLC, record.sigma_W, record.latent_LC):
+            assert tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
 
 
-def test_evaluation_has_an_empty_window() -> None:
-    done = run(SEEDS, NONE)
-    assert done.x_SWLC.shape == (3, 0, *SHAPE_LC)
-    assert done.sigma_W.shape == (0,)
+def test_without_windows_nothing_is_recorded_but_the_end() -> None:
+    for windows in (None, range(0)):
+        done = run(SEEDS, windows)
+        assert done.x_SWLC.shape == done.mean_SWLC.shape == (3, 0, *SHAPE_LC)
+        assert done.sigma_SW.shape == (3, 0)
+        [record, *_] = trajectories(done, grid_hw=(2, 3), cfg_scale=1.0, policy_version=4)
+        assert record.sigma_W.shape == (0,)
+        torch.testing.assert_close(record.latent_LC, done.latent_SLC[0], rtol=0, atol=0)
+
+
+def test_every_sample_has_the_window_that_it_has_alone() -> None:
+    windows = [range(2), range(3, 5), range(1, 3)]
+    together = trajectories(run(SEEDS, windows), grid_hw=(2, 3), cfg_scale=1.0, policy_version=4)
+    for seed, window, record in zip(SEEDS, windows, together, strict=True):
+        [alone] = trajectories(run([seed], window), grid_hw=(2, 3), cfg_scale=1.0, policy_version=4)
+        assert record.start == window.start
+        for name in ("x_WLC", "x_next_WLC", "mean_WLC", "sigma_W", "latent_LC"):
+            torch.testing.assert_close(getattr(record, name), getattr(alone, name), rtol=0, atol=0)
+
+
+def test_steps_recorded_without_noise_are_the_deterministic_ones_up_to_the_last() -> None:
+    done, plain = run(SEEDS, range(6, 8), noise_level=0.0), run(SEEDS, None)
+    torch.testing.assert_close(done.latent_SLC, plain.latent_SLC, rtol=0, atol=0)
+    torch.testing.assert_close(done.x_next_SWLC[:, 1], plain.latent_SLC, rtol=0, atol=0)
+    torch.testing.assert_close(done.mean_SWLC, done.x_next_SWLC, rtol=0, atol=0)
+    assert done.sigma_SW.tolist() == [[0.0, 0.0]] * 3
+    grid_N = time_grid(9, 3.0).tolist()
+    for w, k in enumerate((6, 7)):
+        x_SLC = done.x_SWLC[:, w]
+        step = ode_step(x_SLC, nonlinear(x_SLC, grid_N[k]), grid_N[k], grid_N[k + 1])
+        torch.testing.assert_close(done.x_next_SWLC[:, w], step, rtol=0, atol=0)
+
+
+def test_the_size_of_the_velocity_is_over_all_steps_and_elements() -> None:
+    """Grid of 3 points without shift: t is 1, then 1/2. Half of the elements have velocity 2 t, the others none."""
+    noise_SLC = torch.tensor([[[1.0, 1.0]], [[0.0, 1.0]]])
+    steady = denoise(
+        lambda _, t: 2 * t * noise_SLC.bfloat16(), noise_SLC, time_grid(3, 1.0), [range(1)] * 2, 0.8, lambda _: noise_SLC
+    )
+    expected = [((4 + 1) / 2) ** 0.5, ((4 + 1) / 4) ** 0.5]
+    assert steady.velocity_rms_S.tolist() == pytest.approx(expected)
+
+
+def test_windows_of_unequal_length_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"windows of one batch are of one length, but got \[range\(0, 2\), range\(0, 3\)\]"):
+        run([1, 2], [range(2), range(3)])
 
 
 @pytest.mark.parametrize(
@@ -166,4 +217,4 @@ def test_impossible_windows_are_refused_before_the_first_evaluation(window: rang
 def test_low_precision_latents_are_refused() -> None:
     noise_SLC = seeded_noise(SEEDS, "start", SHAPE_LC).bfloat16()
     with pytest.raises(ValueError, match=r"latents are kept in float32, but the noise is torch\.bfloat16"):
-        denoise(nonlinear, noise_SLC, time_grid(9, 3.0), NONE, 0.8, lambda _: noise_SLC)
+        denoise(nonlinear, noise_SLC, time_grid(9, 3.0), None, 0.8, lambda _: noise_SLC)

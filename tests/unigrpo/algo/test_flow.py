@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 import torch
@@ -285,6 +286,15 @@ def test_latent_kl_is_the_gaussian_kl_times_the_step_length() -> None:
     kl = torch.distributions.kl_divergence(Normal(step.mean, step.std), Normal(anchor.mean, anchor.std)).mean()
     value = latent_kl_weight(t, t_next, noise_level=ETA) * (v - reference).square().mean()
     torch.testing.assert_close(value, kl * (t - t_next))
+
+
+def test_without_noise_a_stochastic_step_is_the_deterministic_one() -> None:
+    grid_N = time_grid(5, 3.0).tolist()
+    for t, t_next in pairwise(grid_N):
+        x, v = random(2, 6, 4), random(2, 6, 4, seed=1)
+        step = sde_step(x, v, t, t_next, noise_level=0.0)
+        torch.testing.assert_close(step.mean, ode_step(x, v, t, t_next), rtol=0, atol=0)
+        assert step.std == 0
 
 
 def test_window_starts_are_uniform_over_an_exclusive_range() -> None:
