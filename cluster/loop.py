@@ -11,6 +11,8 @@ def train(system: System, config: TrainConfig) -> None:
     system.metrics.resume(step)
     system.rollouts.load(system.learner.publish(step), version=step)
     while True:
+        if config.panel_due(step):
+            system.inspect(step)
         if config.evaluation.due(step, config.steps):
             system.evaluate(step)
         if step == config.steps:

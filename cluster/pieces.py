@@ -30,7 +30,7 @@ class Sampling:
     num_points: int
     prompts_per_piece: int
     """Groups that travel together."""
-    judge: Literal["training", "evaluation", "panel"]
+    judge: Literal["training", "evaluation"]
     thinks: bool = True
     """Whether thoughts come before paintings; without them the system prompt is left out too."""
     images_per_thought: int = 1

@@ -5,10 +5,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from cluster.alarms import alarms
 from cluster.evaluation import benchmark, evaluate
 from cluster.judging import Judges
 from cluster.learners import LearnerGroup
-from cluster.metrics import WALL_CLOCK, Metrics
+from cluster.metrics import WALL_CLOCK, Clock, Metrics
+from cluster.panel import Panel, panel_of, panel_rows
+from cluster.panel_plot import plot_panel
 from cluster.pieces import Sampling
 from cluster.placement import Role
 from cluster.prompts import PromptStream, load_prompts, plain_ids, system_spans
@@ -35,6 +38,8 @@ class System:
     metrics: Metrics
     view: View
     tokenizer: Tokenizer
+    panel: Panel | None = None
+    """Where reward hacking is watched."""
 
     def sampling(self, step: int) -> Sampling:
         """How `step` is sampled, and what its paintings leave for the learner."""
@@ -66,6 +71,23 @@ class System:
         self.view.say(f"evaluation of step {step}: {means}")
         if groups:
             self._show(f"evaluation-{step:06d}", spread(groups, self.config.logging.samples // len(groups[0].scores)))
+
+    def inspect(self, step: int) -> None:
+        """Look for reward hacking in the weights the rollout workers hold; write down, tell and plot what was measured."""
+        assert self.panel is not None, "the config asks for it"
+        clock, run_dir, thresholds = Clock(), self.config.run_dir, self.panel.config.thresholds.model_dump()
+        with clock("panel"):
+            row, groups = self.panel.inspect(self.rollouts, self.sampling(0), self.view.stages)
+        start = next(iter(panel_rows(run_dir)), row)
+        raised, lines = alarms(row, start, thresholds)
+        self.metrics.log("panel", step, row | raised | clock.seconds)
+        self.view.say(f"panel of step {step}: " + "  ".join(f"{name} {value:.3g}" for name, value in row.items()))
+        for line in lines:
+            self.view.say(f"ALARM at step {step}: {line}")
+        if rows := panel_rows(run_dir):
+            plot_panel(rows, thresholds, run_dir / "panel.png")
+        if groups:
+            self._show(f"panel-{step:06d}", spread(groups, self.config.logging.samples // len(groups[0].scores)))
 
     def record(self, step: int, groups_P: Sequence[Group], stats: dict[str, Any], seconds: dict[str, float]) -> None:
         """Write down what the step that led to `step` did."""
@@ -99,6 +121,8 @@ def build(config: TrainConfig, tokenizer: Tokenizer, view: View, workers: Worker
     view.say(f"learner: {join_ranks(handles['learner'], config.cluster)}")
     judges = {role: judges_of(role, reward, handles, view) for role, reward in rewards_of(config).items()}
     by_purpose = {"training": judges["reward"], "evaluation": judges.get("evaluation.reward", judges["reward"])}
+    if "panel.reward" in judges:
+        by_purpose["panel"] = judges["panel.reward"]
     return System(
         config=config,
         learner=LearnerGroup(handles["learner"], timeout=config.cluster.call_timeout, reward=config.reward),
@@ -109,14 +133,17 @@ def build(config: TrainConfig, tokenizer: Tokenizer, view: View, workers: Worker
         metrics=Metrics(config.run_dir),
         view=view,
         tokenizer=tokenizer,
+        panel=panel_of(config),
     )
 
 
 def rewards_of(config: TrainConfig) -> dict[str, Reward]:
-    """What judges a run, by config section: evaluations have judges of their own where there are any and the config says so."""
+    """What judges a run, by config section: evaluations and the panel have judges of their own where the config says so."""
     rewards = {"reward": config.reward}
     if config.evaluation.every is not None and config.evaluation.reward is not None:
         rewards["evaluation.reward"] = config.evaluation.reward
+    if config.panel is not None and config.panel.reward is not None:
+        rewards["panel.reward"] = config.panel.reward
     return rewards
 
 
