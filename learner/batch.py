@@ -9,17 +9,19 @@ Shapes: S samples (of a text batch) or paintings (of a flow batch), N predicted 
 window steps, K noise draws, L latent tokens, C channels.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from learner.window import Window
+from unigrpo.contexts import ContextSpan, without_last_text
 from unigrpo.models.bagel.config import BagelConfig
 from unigrpo.models.bagel.packing import Noised, Packed, Split, Text, pack, splits_of
-from unigrpo.types import Given, GivenPicture, Sample, Thought, Trajectory
+from unigrpo.types import Given, GivenPicture, Sample, Span, Thought, Trajectory
 
 Item = TypeVar("Item")
 
@@ -43,16 +45,6 @@ class SftExample:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class MiniBatch(Generic[Item]):
-    """One rank's share of what one optimizer update sees: samples to reinforce or examples to imitate."""
-
-    samples: tuple[Item, ...]
-    """This rank's; shares may differ in size."""
-    global_count: int
-    """Samples on all ranks: what losses are divided by."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
     """One sample as it is packed. Example: thought 8 9 -> splits (Text(..), Text(bos 8 9 eos)), thoughts {1: (8, 9, eos)}."""
 
@@ -63,14 +55,18 @@ class Row:
     behavior_logp: tuple[float, ...] = ()
     """Of all that is predicted, in order, under the sampling policy; empty for text to imitate."""
     trajectory: Trajectory | None = None
-    """The painting whose window the last splits are."""
-    advantage: float = 0.0
-    """Of the sample; 0 for text to imitate."""
+    """The painting whose noised latents the last splits are."""
+    unprompted: tuple[Split, ...] = ()
+    """The same noised latents after the context without its last given text; empty without guidance."""
+    advantages: tuple[float, ...] = ()
+    """Of all that is predicted, in order, or of the painting alone; empty for what is imitated."""
+    weight: float = 1.0
+    """0 for a dummy that only fills a batch up."""
 
     @property
     def num_tokens(self) -> int:
         """What micro-batches are sorted by."""
-        return sum(split.num_tokens for split in self.splits)
+        return sum(split.num_tokens for split in (*self.splits, *self.unprompted))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,8 +82,8 @@ class TextBatch:
     """[S, N] bool: where the M stand, sample by sample; nowhere in a dummy."""
     behavior_logp_SN: Tensor
     """[S, N] float64; 0 at padding, and everywhere for text to imitate."""
-    advantage_S: Tensor
-    """[S] float64; 0 for text to imitate."""
+    advantage_SN: Tensor
+    """[S, N] float64 of each token's thought; 0 at padding, and everywhere for text to imitate."""
     weight_S: Tensor
     """[S] 1, or 0 for a dummy."""
     num_pieces: int = 1
@@ -99,7 +95,10 @@ class FlowBatch:
     """One micro-batch of painted windows."""
 
     packed: Packed
-    """Contexts, each followed by the steps of its window."""
+    """Contexts, each followed by the steps of its window; with guidance, then the same after the contexts without prompt."""
+    t_SW: Tensor
+    t_next_SW: Tensor
+    """[S, W] float64: where each step starts and ends."""
     x_SWLC: Tensor
     x_next_SWLC: Tensor
     behavior_mean_SWLC: Tensor
@@ -124,8 +123,9 @@ class Packer:
     """Whether some rank's rows hold latents: the generation expert runs in every batch then."""
 
     def __call__(self, rows: Sequence[Row]) -> Packed:
-        """One packed row; of no rows at all, a token that nothing is asked of."""
-        samples = [row.splits for row in rows] or [(Text((0,)),)]
+        """One packed row, whole contexts first; of no rows at all, a token that nothing is asked of."""
+        unprompted = [row.unprompted for row in rows if row.unprompted]
+        samples = [*(row.splits for row in rows), *unprompted] or [(Text((0,)),)]
         return pack(samples, self.config, device=self.device, dtype=self.dtype, sees=self.sees, paints=self.paints)
 
 
@@ -137,28 +137,47 @@ def sees_pictures(samples: Sequence[Sample | SftExample]) -> bool:
 
 def text_row(sample: Sample, config: BagelConfig) -> Row:
     """A sample without its paintings: nothing that follows sees them."""
-    spans = [span for span in sample.spans if not isinstance(span, Trajectory)]
     splits: list[Split] = []
     thoughts = {}
-    for span in spans:
+    behavior_logp: list[float] = []
+    advantages: list[float] = []
+    for span, advantage in credited(sample):
+        if isinstance(span, Trajectory):
+            continue
         if isinstance(span, Thought):
             thoughts[len(splits)] = span.token_ids
+            behavior_logp += span.behavior_logp
+            advantages += [advantage] * len(span.token_ids)
         splits += splits_of([span], config)
-    said = [span.behavior_logp for span in spans if isinstance(span, Thought)]
-    return Row(splits=tuple(splits), thoughts=thoughts, behavior_logp=tuple(chain(*said)), advantage=sample.advantage)
+    return Row(splits=tuple(splits), thoughts=thoughts, behavior_logp=tuple(behavior_logp), advantages=tuple(advantages))
 
 
-def flow_rows(sample: Sample, config: BagelConfig, times_W: Sequence[float]) -> list[Row]:
-    """One row a painting: what the policy had read and said by then, and every step of the window over it."""
+def painting_rows(
+    sample: Sample,
+    config: BagelConfig,
+    noised: Callable[[Trajectory], Sequence[Noised]],
+    *,
+    guided: bool = False,
+) -> list[Row]:
+    """One row a painting: what the policy had read and said by then, and noised latents of the painting over it."""
     rows = []
-    context: list[Split] = []
-    for span in sample.spans:
-        if isinstance(span, Trajectory):
-            window = [Noised(x_LC, t, span.grid_hw) for x_LC, t in zip(span.x_WLC, times_W, strict=True)]
-            rows.append(Row(splits=(*context, *window), thoughts={}, trajectory=span, advantage=sample.advantage))
-        else:
-            context += splits_of([span], config)
+    context: list[ContextSpan] = []
+    for span, advantage in credited(sample):
+        if not isinstance(span, Trajectory):
+            context.append(span)
+            continue
+        latents = noised(span)
+        splits = (*splits_of(context, config), *latents)
+        unprompted = (*splits_of(without_last_text(context), config), *latents) if guided else ()
+        rows.append(Row(splits=splits, thoughts={}, trajectory=span, unprompted=unprompted, advantages=(advantage,)))
     return rows
+
+
+def credited(sample: Sample) -> Iterator[tuple[Span, float]]:
+    """Every span with its advantage: 0 for what the policy was given."""
+    advantages = iter(sample.advantages)
+    for span in sample.spans:
+        yield span, next(advantages) if isinstance(span, Thought | Trajectory) else 0.0
 
 
 def sft_row(example: SftExample, config: BagelConfig) -> Row:
@@ -186,9 +205,10 @@ def text_batch(rows: Sequence[Row], packer: Packer) -> TextBatch:
     predicted = [list(chain.from_iterable(row.thoughts.values())) for row in rows] or [[]]
     count = max(1, *map(len, predicted))
     mask_SN = torch.tensor([[place < len(ids) for place in range(count)] for ids in predicted])
-    behavior_SN = torch.zeros(len(predicted), count, dtype=torch.float64)
+    behavior_SN, advantage_SN = (torch.zeros(len(predicted), count, dtype=torch.float64) for _ in range(2))
     for place, row in enumerate(rows):
         behavior_SN[place, : len(row.behavior_logp)] = _float64(row.behavior_logp)
+        advantage_SN[place, : len(row.advantages)] = _float64(row.advantages)
     places = [
         packed.places[sample][split][at]
         for sample, row in enumerate(rows)
@@ -201,30 +221,62 @@ def text_batch(rows: Sequence[Row], packer: Packer) -> TextBatch:
         target_M=torch.tensor(list(chain(*predicted)), dtype=torch.int64, device=device),
         mask_SN=mask_SN.to(device),
         behavior_logp_SN=behavior_SN.to(device),
-        advantage_S=_float64([row.advantage for row in rows] or [0.0]).to(device),
+        advantage_SN=advantage_SN.to(device),
         weight_S=_float64([1.0] * len(rows) or [0.0]).to(device),
     )
 
 
-def flow_batch(rows: Sequence[Row], packer: Packer, shape_WLC: tuple[int, int, int], grid_hw: tuple[int, int]) -> FlowBatch:
-    """Windows of paintings, each of shape_WLC on this grid; no rows at all make a dummy."""
+def flow_batch(rows: Sequence[Row], packer: Packer, window: Window) -> FlowBatch:
+    """Windows of paintings, of at least one row."""
     device = packer.device
-    weights = [1.0] * len(rows) or [0.0]
-    nothing = torch.zeros(shape_WLC)
-    dummy = Row(splits=tuple(Noised(x_LC, 1.0, grid_hw) for x_LC in nothing), thoughts={})
     trajectories = [row.trajectory for row in rows if row.trajectory is not None]
+    times_SW1 = torch.stack([window.times(each.start) for each in trajectories]).to(device)
 
     def stacked(name: str) -> Tensor:
-        return torch.stack([getattr(each, name) for each in trajectories] or [nothing]).to(device)
+        return torch.stack([getattr(each, name) for each in trajectories]).to(device)
 
     return FlowBatch(
-        packed=packer(rows or [dummy]),
+        packed=packer(rows),
+        t_SW=times_SW1[:, :-1],
+        t_next_SW=times_SW1[:, 1:],
         x_SWLC=stacked("x_WLC"),
         x_next_SWLC=stacked("x_next_WLC"),
         behavior_mean_SWLC=stacked("mean_WLC"),
-        advantage_S=_float64([row.advantage for row in rows] or [0.0]).to(device),
-        weight_S=_float64(weights).to(device),
+        advantage_S=_float64([row.advantages[0] for row in rows]).to(device),
+        weight_S=_float64([row.weight for row in rows]).to(device),
     )
+
+
+def window_steps(trajectory: Trajectory, window: Window) -> list[Noised]:
+    """The latents of every step of a painting's window."""
+    times_W = window.times(trajectory.start)[:-1].tolist()
+    return [Noised(x_LC, t, trajectory.grid_hw) for x_LC, t in zip(trajectory.x_WLC, times_W, strict=True)]
+
+
+def dummy_trajectory(window: Window, grid_hw: tuple[int, int], num_channels: int) -> Trajectory:
+    """A painting of zeros, as long as this window's, for batches that only keep step with other ranks."""
+    latent_LC = torch.zeros(grid_hw[0] * grid_hw[1], num_channels)
+    latents_WLC = latent_LC.expand(window.size, *latent_LC.shape)
+    start = window.starts[0] if window.starts else 0
+    return Trajectory(
+        x_WLC=latents_WLC,
+        x_next_WLC=latents_WLC,
+        mean_WLC=latents_WLC,
+        start=start,
+        grid_N=window.grid_N,
+        sigma_W=window.sigma(start),
+        latent_LC=latent_LC,
+        grid_hw=grid_hw,
+        cfg_scale=1.0,
+        policy_version=0,
+    )
+
+
+def dummy_row(trajectory: Trajectory, noised: Sequence[Noised], *, guided: bool = False) -> Row:
+    """A painting over no context that weighs nothing."""
+    splits = tuple(noised)
+    unprompted = splits if guided else ()
+    return Row(splits=splits, thoughts={}, trajectory=trajectory, unprompted=unprompted, advantages=(0.0,), weight=0.0)
 
 
 def _float64(values: Sequence[float]) -> Tensor:

@@ -3,7 +3,7 @@
     step-000020/
       policy/                    the released BAGEL layout, in float32: masters, and what is frozen as the run started
       exp_avg.safetensors        first moments          exp_avg_sq.safetensors    second moments
-      state.json                 step, updates, hash of the frozen reference, resolved config, format
+      state.json                 step, updates, hash of the frozen reference, resolved config, objective's own state, format
       manifest.json              size and CRC-32 of every other file; written last, so its presence means complete
 
 The folder is written beside and renamed into place: a full disk or a kill leaves the previous checkpoint as it was.
@@ -14,7 +14,7 @@ import re
 import shutil
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,8 @@ class State:
     """Of the weights the run started from, which the frozen reference holds."""
     config: dict[str, Any]
     """The resolved config."""
+    objective: dict[str, float] = field(default_factory=dict)
+    """What the objective carries from step to step, such as an adaptive regulariser's weight."""
     format: int = FORMAT
     """Of the folder."""
 

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from learner.policy import Window
+from configs.algorithms import FlowTerm
+from configs.schema import TrainConfig
+from learner.window import Window
 from unigrpo.models.bagel.config import BagelConfig
 from unigrpo.types import GivenPicture, Sample, Thought, Trajectory
 
@@ -19,38 +21,58 @@ TIME_TOLERANCE = 1e-6
 """How far a grid or noise level may be off: rounding of a float32 on its way, not another schedule."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Expected:
     """What every sample of a step must agree with."""
 
     step: int
     """The version of the weights that sampled, and the turn of the loop."""
+    num_thoughts: int
+    num_paintings: int
+    """Of a sample."""
     window: Window
     grid_hw: tuple[int, int]
     """Rows and columns of latent tokens."""
+    cfg_scale: float
     model: BagelConfig
     """Sizes of latents and of pictures that are seen."""
 
-    @property
-    def shape_WLC(self) -> tuple[int, int, int]:
-        """Of a trajectory's tensors."""
-        return len(self.window.t_W), self.grid_hw[0] * self.grid_hw[1], self.model.latent_channels
+    @classmethod
+    def of(cls, config: TrainConfig, model: BagelConfig, step: int) -> "Expected":
+        """What this run's samples of a step are; an objective that trains no painter leaves no paintings in them."""
+        algorithm = config.algorithm
+        guidance = algorithm.guidance if isinstance(algorithm, FlowTerm) else None
+        return cls(
+            step=step,
+            num_thoughts=int(config.rollout.thinks),
+            num_paintings=config.rollout.images_per_thought if "generation" in algorithm.trains else 0,
+            window=Window.of(config, step),
+            grid_hw=model.grid_hw(config.sampler.height, config.sampler.width),
+            cfg_scale=1.0 if guidance is None else guidance.text_scale,
+            model=model,
+        )
 
     def check(self, samples: Sequence[Sample]) -> None:
         """Raises ValueError at the first sample that does not agree, naming what it holds and what was expected."""
         for index, sample in enumerate(samples):
-            if not math.isfinite(sample.advantage):
-                raise ValueError(
-                    f"sample {index} has advantage {sample.advantage}, which must be finite; drop its group, never score it 0"
-                )
+            thoughts = [span for span in sample.spans if isinstance(span, Thought)]
+            paintings = [span for span in sample.spans if isinstance(span, Trajectory)]
+            self._same(index, "number of thoughts", len(thoughts), self.num_thoughts)
+            self._same(index, "number of paintings", len(paintings), self.num_paintings)
+            self._same(index, "number of advantages", len(sample.advantages), len(thoughts) + len(paintings))
+            for advantage in sample.advantages:
+                if not math.isfinite(advantage):
+                    raise ValueError(
+                        f"sample {index} has advantage {advantage}, which must be finite; drop its group, never score it 0"
+                    )
+            for thought in thoughts:
+                self._same(index, "thought's policy version", thought.policy_version, self.step)
+                self._same(index, "number of a thought's log-probabilities", len(thought.behavior_logp), len(thought.token_ids))
+            for trajectory in paintings:
+                self._check_trajectory(index, trajectory)
             for span in sample.spans:
-                if isinstance(span, Thought):
-                    self._same(index, "thought's policy version", span.policy_version, self.step)
-                    self._same(index, "number of a thought's log-probabilities", len(span.behavior_logp), len(span.token_ids))
-                elif isinstance(span, GivenPicture):
+                if isinstance(span, GivenPicture):
                     self._check_picture(index, span)
-                elif isinstance(span, Trajectory):
-                    self._check_trajectory(index, span)
 
     def _check_picture(self, index: int, picture: GivenPicture) -> None:
         """Both blocks as a denoiser sees them: condition dropout is fine-tuning's alone."""
@@ -79,23 +101,28 @@ class Expected:
 
     def _check_trajectory(self, index: int, trajectory: Trajectory) -> None:
         self._same(index, "painting's policy version", trajectory.policy_version, self.step)
-        self._same(index, "CFG scale", trajectory.cfg_scale, 1.0)
+        self._same(index, "CFG scale", trajectory.cfg_scale, self.cfg_scale)
         self._same(index, "number of time points", len(trajectory.grid_N), len(self.window.grid_N))
-        self._same(index, "window start", trajectory.start, self.window.start)
+        if self.window.size and trajectory.start not in self.window.starts:
+            self._same(index, "window start", trajectory.start, " or ".join(map(str, self.window.starts)))
         self._same(index, "latent grid", tuple(trajectory.grid_hw), self.grid_hw)
+        shape_LC = (self.grid_hw[0] * self.grid_hw[1], self.model.latent_channels)
+        self._check_latents(index, "latent_LC", trajectory.latent_LC, shape_LC)
         for name in ("x_WLC", "x_next_WLC", "mean_WLC"):
-            latents: Tensor = getattr(trajectory, name)
-            self._same(index, f"shape of {name}", tuple(latents.shape), self.shape_WLC)
-            self._same(index, f"dtype of {name}", latents.dtype, torch.float32)
-            self._same(index, f"number of elements of {name} that are not finite", int((~latents.isfinite()).sum()), 0)
+            self._check_latents(index, name, getattr(trajectory, name), (self.window.size, *shape_LC))
         self._close(index, "time grid", trajectory.grid_N, self.window.grid_N)
-        self._close(index, "noise level", trajectory.sigma_W, self.window.sigma_W)
+        self._close(index, "noise level", trajectory.sigma_W, self.window.sigma(trajectory.start))
+
+    def _check_latents(self, index: int, name: str, latents: Tensor, shape: tuple[int, ...]) -> None:
+        self._same(index, f"shape of {name}", tuple(latents.shape), shape)
+        self._same(index, f"dtype of {name}", latents.dtype, torch.float32)
+        self._same(index, f"number of elements of {name} that are not finite", int((~latents.isfinite()).sum()), 0)
 
     def _same(self, index: int, what: str, given: object, expected: object) -> None:
         if given != expected:
             raise ValueError(
                 f"sample {index}: the {what} is {given}, but the learner's own is {expected}; "
-                "sample with the weights of this step and the learner's sampler section"
+                "sample with the weights of this step and the learner's own config"
             )
 
     def _close(self, index: int, what: str, given: Tensor, expected: Tensor) -> None:

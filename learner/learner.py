@@ -13,7 +13,6 @@ from torch import Tensor
 
 from configs.load import start_folder
 from configs.schema import SftConfig, TrainConfig
-from learner.batch import MiniBatch
 from learner.checkpoint import (
     InTurn,
     State,
@@ -25,16 +24,15 @@ from learner.checkpoint import (
     verify,
     write_checkpoint,
 )
+from learner.objectives import needs_reference
 from learner.optimizer import AdamWSettings, Rank, UpdateStats, schedule
 from learner.sft import SftUpdate
 from learner.start import Start
-from learner.update import UniGrpoUpdate, needs_reference, updates_per_step
+from learner.update import Update
 from learner.zero import KINDS, ZeroEngine
 from unigrpo.buckets import Bucket, pack
 from unigrpo.models.bagel.attention import device_name, kernel_name
 from unigrpo.models.bagel.model import Bagel
-
-OBJECTIVES: dict[str, type[UniGrpoUpdate] | type[SftUpdate]] = {"train": UniGrpoUpdate, "sft": SftUpdate}
 
 
 class Learner:
@@ -55,7 +53,7 @@ class Learner:
         reference = self._start.model(dtype) if compares else None
         self._engine = ZeroEngine(
             model,
-            parameter_groups(model, config.learner.trains),
+            parameter_groups(model, config.trains),
             self._start.flat,
             reference=reference,
             stage=config.learner.zero_stage,
@@ -69,9 +67,13 @@ class Learner:
             timeout=max(config.cluster.start_timeout, config.cluster.call_timeout),
         )
         self._reference_hash = self._from_rank_0(lambda: self._start.hash(dtype))
-        objective: Callable[..., Any] = OBJECTIVES[config.task]
-        self._objective = objective(config, self._engine, model, reference)
-        self._num_updates = config.steps * (updates_per_step(config) if isinstance(config, TrainConfig) else 1)
+        self._objective: Update | SftUpdate
+        if isinstance(config, TrainConfig):
+            self._objective = Update(config, self._engine, model, reference, self._start.folder)
+            self._num_updates = config.steps * config.algorithm.updates
+        else:
+            self._objective = SftUpdate(config, self._engine, model)
+            self._num_updates = config.steps
 
     def describe(self) -> str:
         """Where and how this rank computes, for the log."""
@@ -79,7 +81,7 @@ class Learner:
         stage = self._config.learner.zero_stage
         return f"{device_name(device)}, {self._config.learner.dtype}, ZeRO-{stage}, attention by {kernel_name(device, dtype)}"
 
-    def update(self, step: int, mini_batches: Sequence[MiniBatch[Any]]) -> dict[str, float]:
+    def update(self, step: int, mini_batches: Sequence[Sequence[Any]]) -> dict[str, float]:
         """Learn from this rank's share of a step's mini-batches; metrics, those of all ranks together.
 
         Raises ValueError for samples the objective refuses, before anything is learned, and FloatingPointError where a loss or
@@ -108,6 +110,7 @@ class Learner:
                     updates=self._engine.updates,
                     reference_hash=self._reference_hash,
                     config=self._config.model_dump(mode="json"),
+                    objective=self._objective.state(),
                 )
                 write_checkpoint(
                     checkpoints_folder(self._config), gathered, state, self._start, keep=self._config.checkpoint.keep
@@ -128,10 +131,11 @@ class Learner:
             return 0
         newest = checkpoints_folder(self._config) / found
         expected = {name: self._start.shapes[name] for name in self._engine.trained}
+        state = read_state(newest)
+        self._objective.load(state.objective)
         for kind in KINDS:
             with saved_tensors(newest, kind, expected) as file:
                 self._engine.load(kind, file.flat)
-        state = read_state(newest)
         self._engine.updates = state.updates
         return state.step
 
@@ -180,7 +184,7 @@ class Learner:
             warmup_updates=settings.warmup_updates,
             decay_updates=settings.decay_updates,
         )
-        rates: dict[str, float] = {group: getattr(settings, f"{group}_learning_rate") for group in settings.trains}
+        rates: dict[str, float] = {group: getattr(settings, f"{group}_learning_rate") for group in self._config.trains}
         return self._engine.update(losses, {group: factor * rate for group, rate in rates.items()})
 
 

@@ -1,4 +1,4 @@
-"""The two forward passes of training on a micro-batch, and the picture window they are taken at.
+"""The two forward passes of training on a micro-batch.
 
 Old, current and reference values all come through these functions, so that they differ by weights and nothing else.
 
@@ -7,52 +7,19 @@ tokens, C channels, H hidden size.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+import torch
 from torch import Tensor
 
-from configs.schema import SamplerConfig
+from configs.guidance import Guidance
 from learner.batch import FlowBatch, TextBatch
 from learner.zero import ZeroEngine
-from unigrpo.algo.flow import noise_scale, sde_step, time_grid, window_start
+from unigrpo.algo.guidance import guided_velocity, is_guided
 from unigrpo.models.bagel.model import Bagel
 
 LOGITS_AT_ONCE = 1 << 26
 """About how many elements of logits are held at a time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """The stochastic steps of one turn of the loop, worked out by the learner itself. Times and scales are float64."""
-
-    grid_N: Tensor
-    """[N] the whole time grid."""
-    start: int
-    """Index of the first stochastic step."""
-    t_W: Tensor
-    """[W] where each step starts."""
-    t_next_W: Tensor
-    """[W] where it ends."""
-    sigma_W: Tensor
-    """[W] noise level."""
-    std_W: Tensor
-    """[W] standard deviation of its transition, sigma * sqrt(h)."""
-    noise_level: float
-    """eta."""
-
-    @classmethod
-    def of(cls, sampler: SamplerConfig, seed: int, step: int) -> "Window":
-        """The window of a step, a function of (seed, step) alone."""
-        grid_N = time_grid(sampler.num_points, sampler.shift)
-        start = window_start(seed, step, sampler.window_range, sampler.window_size)
-        t_W, t_next_W = grid_N[start : start + sampler.window_size], grid_N[start + 1 : start + 1 + sampler.window_size]
-        sigma_W = noise_scale(t_W, t_next_W, noise_level=sampler.noise_level)
-        return cls(grid_N, start, t_W, t_next_W, sigma_W, sigma_W * (t_W - t_next_W).sqrt(), sampler.noise_level)
-
-    def mean(self, x_SWLC: Tensor, v_SWLC: Tensor) -> Tensor:
-        """[S, W, L, C] means of the transitions that velocities lead to."""
-        t_W11, t_next_W11 = self.t_W[:, None, None], self.t_next_W[:, None, None]
-        return sde_step(x_SWLC, v_SWLC, t_W11, t_next_W11, noise_level=self.noise_level).mean
 
 
 def in_pieces(batches: Sequence[TextBatch], model: Bagel, engine: ZeroEngine) -> list[TextBatch]:
@@ -72,7 +39,20 @@ def predicted_logp(model: Bagel, text_UH: Tensor, batch: TextBatch) -> Tensor:
     return logp_M.new_zeros(batch.mask_SN.shape).masked_scatter(batch.mask_SN, logp_M)
 
 
-def velocity(model: Bagel, batch: FlowBatch) -> Tensor:
-    """[S, W, L, C] velocities at the window's latents, all steps of a painting over one context."""
+def velocity(model: Bagel, batch: FlowBatch, guidance: Guidance | None) -> Tensor:
+    """[S, W, L, C] velocities at the latents of windows, all steps of a painting over one context; guided as sampled."""
     velocity_NC: Tensor = model(batch.packed).velocity_NC
-    return velocity_NC.view(batch.x_SWLC.shape)
+    if guidance is None:
+        return velocity_NC.view(batch.x_SWLC.shape)
+    v_SWLC, v_unprompted_SWLC = velocity_NC.view(2, *batch.x_SWLC.shape)
+    guided_SWLC = guided_velocity(
+        v_SWLC,
+        v_unprompted_SWLC,
+        None,
+        text_scale=guidance.text_scale,
+        image_scale=guidance.image_scale,
+        renorm=guidance.renorm,
+        renorm_min=guidance.renorm_min,
+    )
+    is_guided_SW = [[is_guided(t, guidance.interval) for t in times_W] for times_W in batch.t_SW.tolist()]
+    return torch.where(torch.tensor(is_guided_SW, device=v_SWLC.device)[..., None, None], guided_SWLC, v_SWLC)

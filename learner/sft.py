@@ -6,7 +6,7 @@ expert out, its loss has nothing to sum: no thought is predicted, or no noised p
 Shapes: N noised latent tokens, C channels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from operator import itemgetter
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from configs.schema import SftConfig
-from learner.batch import MiniBatch, Packer, Row, SftExample, TextBatch, cut, sees_pictures, sft_row, text_batch
+from learner.batch import Packer, Row, SftExample, TextBatch, cut, sees_pictures, sft_row, text_batch
 from learner.optimizer import figures
 from learner.policy import in_pieces, predicted_logp
 from learner.update import Take
@@ -41,13 +41,20 @@ class SftUpdate:
     nothing either is 0. learner.flow_micro_batch counts examples, each with its draws.
     """
 
-    def __init__(self, config: SftConfig, engine: ZeroEngine, model: Bagel, reference: None = None) -> None:
+    def __init__(self, config: SftConfig, engine: ZeroEngine, model: Bagel) -> None:
         self._config, self._engine, self._model = config, engine, model
 
-    def __call__(self, step: int, mini_batches: Sequence[MiniBatch[SftExample]], take: Take) -> dict[str, float]:
+    def state(self) -> dict[str, float]:
+        """Nothing is carried from update to update beside the optimizer's own."""
+        return {}
+
+    def load(self, state: Mapping[str, float]) -> None:
+        """Nothing to take over."""
+
+    def __call__(self, step: int, mini_batches: Sequence[Sequence[SftExample]], take: Take) -> dict[str, float]:
         """Imitate the examples of a step: one mini-batch. Returns metrics over all ranks."""
-        [mini_batch] = mini_batches
-        batches = self._pack(mini_batch.samples)
+        [examples] = mini_batches
+        batches = self._pack(examples)
         own = [sum(len(batch.text.target_M) for batch in batches), sum(batch.target_NC.numel() for batch in batches)]
         num_tokens, num_elements = self._engine.total(own)
         seen = {"text": 0.0, "flow": 0.0}
@@ -76,7 +83,7 @@ class SftUpdate:
     def _row(self, example: SftExample) -> Row:
         """An example as far as it is learned from."""
         row = sft_row(example, self._model.config)
-        if "text" not in self._config.learner.trains:
+        if "text" not in self._config.trains:
             row = replace(row, thoughts={})
         if not self._paints:
             row = replace(row, splits=tuple(split for split in row.splits if not isinstance(split, Noised)))
@@ -84,7 +91,7 @@ class SftUpdate:
 
     @property
     def _paints(self) -> bool:
-        return "generation" in self._config.learner.trains
+        return "generation" in self._config.trains
 
     def _loss(self, batch: SftBatch, num_tokens: float, num_elements: float, seen: dict[str, float]) -> Tensor:
         hidden = self._model(batch.text.packed)

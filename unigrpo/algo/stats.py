@@ -1,6 +1,6 @@
 """What a loss tells about itself, in a form that adds up over micro-batches and ranks: sums with their counts, and maxima.
 
-Shapes: W window steps; text statistics have none.
+Shapes: W window steps; statistics of text have none.
 """
 
 import math
@@ -10,16 +10,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+_SQUARED = "_squared"
+
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """Float64 statistics of one term, text or flow. Example: flow with W=3 -> sums["count"] [3], maxima["log_ratio"] [3]."""
+    """Float64 statistics of one term. Example: flow with W=3 -> sums["count"] [3], maxima["log_ratio"] [3]."""
 
     sums: Mapping[str, Tensor]
-    """[] (text) or [W] (flow): totals over `count` tokens or samples: log_ratio, log_ratio_squared, clip_low, clip_high; where
-    there is a reference also kl (text) or velocity_squared, reference_velocity_squared, velocity_shift_squared (flow)."""
+    """[] or [W]: totals over `count` tokens or paintings. A name that ends in _squared totals squares."""
     maxima: Mapping[str, Tensor]
-    """[] or [W]: the largest absolute log_ratio."""
+    """[] or [W]: largest absolute values."""
 
     def __add__(self, other: "Stats") -> "Stats":
         """The statistics of both batches together; both must hold the same names."""
@@ -39,21 +40,33 @@ class Stats:
     def summary(self) -> dict[str, float]:
         """Readable numbers over everything counted.
 
-        clip_low and clip_high are the fractions where that clip binds; log_ratio_mean, log_ratio_std and log_ratio_max; where
-        there is a reference also kl, or velocity_rms, reference_velocity_rms and velocity_shift_rms of their difference.
+        The mean of x is called x, or x_mean where squares are there to tell x_std beside it; squares alone give x_rms; the
+        largest absolute x is x_max. Example: sums clip_low, log_ratio, log_ratio_squared and velocity_squared give clip_low,
+        log_ratio_mean, log_ratio_std and velocity_rms.
         """
         count = float(self.sums["count"].sum())
         mean = {name: float(total.sum()) / count for name, total in self.sums.items() if name != "count"}
-        figures = {
-            "clip_low": mean["clip_low"],
-            "clip_high": mean["clip_high"],
-            "log_ratio_mean": mean["log_ratio"],
-            "log_ratio_std": math.sqrt(max(0.0, mean["log_ratio_squared"] - mean["log_ratio"] ** 2)),
-            "log_ratio_max": float(self.maxima["log_ratio"].max()),
-        }
-        if "kl" in mean:
-            figures["kl"] = mean["kl"]
-        for name in ("velocity", "reference_velocity", "velocity_shift"):
-            if f"{name}_squared" in mean:
-                figures[f"{name}_rms"] = math.sqrt(mean[f"{name}_squared"])
-        return figures
+        figures = {}
+        for name, value in mean.items():
+            bare = name.removesuffix(_SQUARED)
+            if name == bare:
+                figures[f"{name}_mean" if name + _SQUARED in mean else name] = value
+            elif bare in mean:
+                figures[f"{bare}_std"] = math.sqrt(max(0.0, value - mean[bare] ** 2))
+            else:
+                figures[f"{bare}_rms"] = math.sqrt(value)
+        return figures | {f"{name}_max": float(peak.max()) for name, peak in self.maxima.items()}
+
+
+def ratio_stats(
+    log_ratio: Tensor, low: Tensor, high: Tensor, figures: Mapping[str, Tensor], weight: Tensor, *, dim: tuple[int, ...]
+) -> Stats:
+    """Those of a clipped ratio: weighted totals over `dim`.
+
+    low and high say where either clip binds; figures are what else is to be told, by name; weight is 0 where nothing real
+    stands. All are shaped like log_ratio, or broadcast against it.
+    """
+    log_ratio = log_ratio.detach()
+    figures = {"log_ratio": log_ratio, "log_ratio_squared": log_ratio**2, "clip_low": low, "clip_high": high, **figures}
+    sums = {name: (weight * figure.detach()).sum(dim) for name, figure in figures.items()}
+    return Stats(sums={"count": weight.sum(dim), **sums}, maxima={"log_ratio": (weight * log_ratio.abs()).amax(dim)})
