@@ -20,6 +20,7 @@ from configs.reward_model import RewardModelConfig
 from configs.reward_service import RewardServiceConfig
 from configs.schema import Config, FilePrompts, SftConfig, TrainConfig
 from configs.sft import CheckpointStart, FileData
+from configs.study import StudyConfig
 from configs.verifiers import Judge, RewardModelChoice
 
 START_FOLDER = "start"
@@ -30,6 +31,7 @@ TASKS: dict[str, type[Config]] = {
     "sft": SftConfig,
     "reward_service": RewardServiceConfig,
     "reward_model": RewardModelConfig,
+    "study": StudyConfig,
 }
 
 

@@ -35,6 +35,7 @@ from configs.sections import (
     ShapesPrompts as ShapesPrompts,
 )
 from configs.sft import ArchitectureConfig as ArchitectureConfig, AutoencoderConfig as AutoencoderConfig, SftConfig as SftConfig
+from configs.study import StudyConfig
 from configs.verifiers import GenevalReward
 
 
@@ -192,4 +193,6 @@ class TrainConfig(Section):
         return self
 
 
-Config = Annotated[TrainConfig | SftConfig | RewardServiceConfig | RewardModelConfig, Field(discriminator="task")]
+Config = Annotated[
+    TrainConfig | SftConfig | RewardServiceConfig | RewardModelConfig | StudyConfig, Field(discriminator="task")
+]
