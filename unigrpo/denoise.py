@@ -67,7 +67,7 @@ def denoise(
         grid_N: [N] float64 from `time_grid`.
         windows_S: consecutive steps to record of each sample, equally many; None records none.
         noise_level: eta of the recorded steps; 0 takes them deterministically, as all others are.
-        draw: k -> [S, L, C] standard normal noise of step k; called for stochastic steps only.
+        draw: k -> [S, L, C] standard normal noise of step k; called for steps of a window only.
 
     Raises:
         ValueError: before the first evaluation, when a window does not lie within the steps, holds the last one as a stochastic
@@ -87,7 +87,7 @@ def denoise(
         inside_R = torch.tensor([k in window for window in windows_S]).nonzero()[:, 0]
         if len(inside_R):
             step = sde_step(x_SLC, v_SLC, t, t_next, noise_level=noise_level)
-            drawn_SLC = step.mean + step.std.to(x_SLC) * draw(k).to(x_SLC) if noise_level > 0 else step.mean
+            drawn_SLC = step.mean + step.std.to(x_SLC) * draw(k).to(x_SLC)
             next_SLC[inside_R] = drawn_SLC[inside_R]
             place_R = torch.tensor([k - windows_S[sample].start for sample in inside_R.tolist()])
             for recorded, value in ((x_SWLC, x_SLC), (x_next_SWLC, next_SLC), (mean_SWLC, step.mean)):
