@@ -34,13 +34,19 @@ def evaluation_config(subject: Path, benchmark: str | None, config_path: Path | 
 
 def own_config(subject: Path) -> Path | None:
     """The training config of a run, of one of its checkpoints, or beside a folder; None where there is none."""
-    own = (subject.parent.parent if subject.parent.name == CHECKPOINTS else subject) / "config.yaml"
+    own = (subject.parent.parent if subject.parent.name == CHECKPOINTS else reached_stage(subject)) / "config.yaml"
     return own if own.is_file() and isinstance(load(own), TrainConfig) else None
+
+
+def reached_stage(run: Path) -> Path:
+    """Of a run of two stages the later one that has a checkpoint; any other folder itself."""
+    reached = [stage for stage in sorted(run.glob("stage-*")) if newest_checkpoint(stage / CHECKPOINTS) is not None]
+    return reached[-1] if reached else run
 
 
 def checkpoint_of(policy: Path) -> Path:
     """The folder of a policy: a run's newest checkpoint, `bundled:NAME`'s place, or `policy` itself. Raises ConfigError."""
-    folder = model_folder(policy)
+    folder = reached_stage(model_folder(policy))
     if (folder / CHECKPOINTS).is_dir():
         newest = newest_checkpoint(folder / CHECKPOINTS)
         if newest is None:
