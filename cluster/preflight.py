@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.judge_checks import check_judges
+from cluster.panel import require_panel
 from cluster.prompt_checks import count_prompts, fitting_prompts
 from cluster.prompts import plain_ids
 from cluster.resolved import course_lines, size_lines
@@ -16,6 +17,7 @@ from configs.reward_model import RewardModelConfig
 from configs.reward_service import RewardServiceConfig
 from configs.schema import Config, SftConfig, ShapesPrompts, TrainConfig
 from configs.sft import FileData, NewStart
+from configs.study import StudyConfig
 from configs.verifiers import RandomReward
 from rollout_workers.cache import require_cache
 from unigrpo.models.bagel.checkpoint import check_folder
@@ -43,6 +45,10 @@ def resolved(config: Config) -> Iterator[str]:
         check_judges(config)
         judges = ", ".join(f"{name} ({part.kind})" for name, part in parts_of(config.reward).items())
         yield f"{judges}, {config.replicas.least} to {config.replicas.most} replicas each, at {config.host}:{config.port}"
+        return
+    if isinstance(config, StudyConfig):
+        runs = sum(len(config.starts_of(row)) * (len(config.seeds) if row.trains else 1) for row in config.rows.values())
+        yield f"{len(config.rows)} rows, {runs} runs of {config.steps} steps each, {len(config.modes)} evaluations after each"
         return
     known = check(config, evaluates=config.evaluation.every is not None)
     yield from course_lines(config)
@@ -140,8 +146,10 @@ def check(config: TrainConfig, *, evaluates: bool) -> Known | None:
         return None
     model, tokenizer = check_model(config)
     _require_trainable(config, model, "model.path")
-    complete = not still_to_be_given(config)
-    num_prompts = count_prompts(config, tokenizer, model, evaluates=evaluates) if complete else None
+    num_prompts = None
+    if not still_to_be_given(config):
+        num_prompts = count_prompts(config, tokenizer, model, evaluates=evaluates)
+        require_panel(config, model)
     return Known(model=model, tokenizer=tokenizer, num_prompts=num_prompts)
 
 

@@ -193,6 +193,4 @@ class TrainConfig(Section):
         return self
 
 
-Config = Annotated[
-    TrainConfig | SftConfig | RewardServiceConfig | RewardModelConfig | StudyConfig, Field(discriminator="task")
-]
+Config = Annotated[TrainConfig | SftConfig | RewardServiceConfig | RewardModelConfig | StudyConfig, Field(discriminator="task")]
