@@ -60,6 +60,8 @@ class Row:
     """The same noised latents after the context without its last given text; empty without guidance."""
     advantages: tuple[float, ...] = ()
     """Of all that is predicted, in order, or of the painting alone; empty for what is imitated."""
+    prompt: str = ""
+    """What the user asked for, of a painting: a differentiable reward reads it."""
     weight: float = 1.0
     """0 for a dummy that only fills a batch up."""
 
@@ -169,7 +171,16 @@ def painting_rows(
         latents = noised(span)
         splits = (*splits_of(context, config), *latents)
         unprompted = (*splits_of(without_last_text(context), config), *latents) if guided else ()
-        rows.append(Row(splits=splits, thoughts={}, trajectory=span, unprompted=unprompted, advantages=(advantage,)))
+        rows.append(
+            Row(
+                splits=splits,
+                thoughts={},
+                trajectory=span,
+                unprompted=unprompted,
+                advantages=(advantage,),
+                prompt=sample.prompt,
+            )
+        )
     return rows
 
 

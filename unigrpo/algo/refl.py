@@ -42,4 +42,5 @@ def refl_loss(score_S: Tensor, *, weight_S: Tensor, global_count: int) -> tuple[
         "score": (weight_S * seen_S).sum(),
         "score_squared": (weight_S * seen_S**2).sum(),
     }
-    return -(weight_S * score_S).sum() / global_count, Stats(sums=sums, maxima={})
+    stats = Stats(sums=sums, maxima={"score": (weight_S * seen_S.abs()).max()})
+    return -(weight_S * score_S).sum() / global_count, stats

@@ -38,7 +38,7 @@ def test_its_gradient_is_minus_t() -> None:
 def test_the_loss_is_the_negated_mean_score_and_tells_the_scores() -> None:
     loss, stats = refl_loss(torch.tensor([0.2, 0.6]), weight_S=torch.ones(2), global_count=2)
     assert loss.item() == pytest.approx(-0.4)
-    assert stats.summary() == pytest.approx({"score_mean": 0.4, "score_std": 0.2})
+    assert stats.summary() == pytest.approx({"score_mean": 0.4, "score_std": 0.2, "score_max": 0.6})
 
 
 def test_gradient_by_finite_differences_and_by_a_transcription() -> None:
