@@ -20,11 +20,13 @@ from benchmarks.harness import Figure, report
 from benchmarks.workload import checkpoint, quickstart
 from cluster.loop import train
 from cluster.metrics import Metrics, read_rows
+from cluster.placement import connect
 from cluster.pool import Pool
 from cluster.preflight import prepare
 from cluster.run import session
 from cluster.system import build
 from cluster.view import View
+from cluster.workers import Workers
 from configs.schema import TrainConfig
 
 STEPS = 10
@@ -70,7 +72,8 @@ def _figures(config: TrainConfig) -> Iterator[Figure]:
     """The first step is left out: it warms everything up. Each of the others runs from one logged row to the next."""
     tokenizer = prepare(config, evaluates=False)
     with session(), View(config.steps) as view:
-        system = build(config, tokenizer, view)
+        connect(config.cluster)
+        system = build(config, tokenizer, view, Workers())
         stamps = Stamped(config.run_dir, system.rollouts.pools)
         train(replace(system, metrics=stamps), config)
         time.sleep(EVENTS_SETTLE)

@@ -23,11 +23,13 @@ from benchmarks.harness import ROOT, Figure, report
 from benchmarks.workload import checkpoint, quickstart
 from cluster.loop import train
 from cluster.metrics import read_rows
+from cluster.placement import connect
 from cluster.pool import Job, Pool, drive
 from cluster.preflight import prepare
 from cluster.run import session
 from cluster.system import build
 from cluster.view import View
+from cluster.workers import Workers
 
 WORKERS, JOBS, SIGMA, MEDIAN_SECONDS, TURNS = 8, 128, 0.6, 0.25, 5
 STEPS, PROMPTS, SECONDS_PER_PICTURE = 4, 16, 0.01
@@ -102,7 +104,8 @@ def overlap() -> Figure:
         )
         tokenizer = prepare(config, evaluates=False)
         with session(), View(config.steps) as view:
-            train(build(config, tokenizer, view), config)
+            connect(config.cluster)
+            train(build(config, tokenizer, view, Workers()), config)
         rows = [row for row in read_rows(Path(run_dir) / "metrics.jsonl") if row["kind"] == "train"]
     waits = [row["seconds/reward_wait"] for row in rows]
     rewards = [row["seconds/reward"] for row in rows]

@@ -8,10 +8,12 @@ import ray
 from ray.cluster_utils import Cluster
 
 from cluster.loop import train
+from cluster.placement import connect
 from cluster.preflight import prepare
 from cluster.system import build
 from cluster.view import View
 from cluster.wait import wait_all
+from cluster.workers import Workers
 from tests.cluster.system.runs import metrics_rows, run_config
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -39,7 +41,9 @@ def cluster() -> Iterator[Cluster]:
 def test_roles_run_on_nodes_of_their_own(cluster: Cluster, start: Path, tmp_path: Path) -> None:
     placements = {f"{role}.placement": {"num_cpus": 0.5, "resources": {f"{role}_node": 1}} for role in ROLES}
     config = run_config(start, tmp_path, {"cluster.address": cluster.address, **placements})
-    system = build(config, prepare(config, evaluates=False), View(config.steps))
+    tokenizer = prepare(config, evaluates=False)
+    connect(config.cluster)
+    system = build(config, tokenizer, View(config.steps), Workers())
     train(system, config)
     assert [row["step"] for row in metrics_rows(tmp_path)] == [1, 2]
     assert (tmp_path / "checkpoints" / "step-000002" / "manifest.json").is_file()

@@ -15,12 +15,14 @@ from ray.actor import ActorHandle
 
 from cluster.faults import Lost, Unscored
 from cluster.loop import train
+from cluster.placement import connect
 from cluster.preflight import prepare
 from cluster.rollouts import Group
 from cluster.run import explained
 from cluster.system import System, build
 from cluster.view import View
 from cluster.wait import wait_all
+from cluster.workers import Workers
 from configs.load import ConfigError
 from learner.checkpoint import newest_checkpoint, verify
 from reward_server.server import Judgement, Tally
@@ -50,7 +52,8 @@ def system(start: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sy
         },
     )
     try:
-        system = build(config, prepare(config, evaluates=False), View(STEPS))
+        connect(config.cluster)
+        system = build(config, prepare(config, evaluates=False), View(STEPS), Workers())
         train(system, config)
         yield system
     finally:
