@@ -58,7 +58,7 @@ def unloaded(spans: Sequence[Sent], objects: Sequence[Any]) -> tuple[Any, ...]:
     return tuple(objects[span.index] if isinstance(span, Stored) else span for span in spans)
 
 
-S = TypeVar("S", Held, Sent)
+S = TypeVar("S")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -22,7 +22,8 @@ def group(text: list[float], noise: list[float]) -> Group:
 
 def test_scores_are_normalised_as_they_were_added() -> None:
     reward = CombinedReward(parts=PARTS, weights={"text": 1.0, "noise": 100.0})
-    advantages_PG = advantages_of([group([0.0, 1.0, 0.0], [0.0, 0.0, 1.0])], reward)
+    thought_PM, advantages_PG = advantages_of([group([0.0, 1.0, 0.0], [0.0, 0.0, 1.0])], reward)
+    torch.testing.assert_close(thought_PM, advantages_PG, rtol=0, atol=0)
     values = torch.tensor([0.0, 1.0, 100.0], dtype=torch.float64)
     torch.testing.assert_close(advantages_PG, ((values - values.mean()) / values.std(correction=0))[None], rtol=1e-5, atol=0)
 
@@ -30,9 +31,30 @@ def test_scores_are_normalised_as_they_were_added() -> None:
 def test_advantages_are_normalised_part_by_part_and_then_over_the_batch() -> None:
     """Both parts have one sibling of three above the others: each normalises to (-1, 2, -1) / sqrt 2 whatever its size."""
     reward = CombinedReward(parts=PARTS, weights={"text": 2.0, "noise": 1.0}, combine="advantages")
-    advantages_PG = advantages_of([group([0.0, 1.0, 0.0], [0.0, 0.0, 1000.0])], reward)
+    thought_PM, advantages_PG = advantages_of([group([0.0, 1.0, 0.0], [0.0, 0.0, 1000.0])], reward)
+    torch.testing.assert_close(thought_PM, advantages_PG, rtol=0, atol=0)
     expected_PG = torch.tensor([[-3.0, 3.0, 0.0]], dtype=torch.float64)
     torch.testing.assert_close(advantages_PG, expected_PG / 6**0.5, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("combine", ["scores", "advantages"])
+def test_thoughts_are_compared_by_their_means_and_paintings_within_their_thought(combine: str) -> None:
+    """Of two parts one is constant: both roads lead to the nested advantages of the other. Means 3/4 and 1/4."""
+    reward = CombinedReward.model_validate(
+        {"kind": "combined", "parts": PARTS, "weights": {"text": 1, "noise": 0.01}, "combine": combine}
+    )
+    both = group([1.0, 0.5, 0.25, 0.25], [7.0] * 4)
+    nested = replace(both, thoughts=both.thoughts[:2])
+    thought_PM, image_PG = advantages_of([nested], reward)
+    torch.testing.assert_close(thought_PM, torch.tensor([[1.0, -1.0]]).double(), rtol=0, atol=1e-5)
+    image = torch.tensor([[1.0, -1.0, 0.0, 0.0]]).double() * 2**0.5  # the quadratic mean of 1/4, 1/4, 0, 0 is 1/4 / sqrt 2
+    torch.testing.assert_close(image_PG, image, rtol=0, atol=2e-5)
+
+
+def test_without_thoughts_paintings_are_compared_with_all_of_their_prompt() -> None:
+    plain = fake_group(0, "counting", [1.0, 0.0], num_thoughts=0)
+    _, image_PG = advantages_of([plain], RandomReward())
+    torch.testing.assert_close(image_PG, torch.tensor([[1.0, -1.0]]).double(), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(("combine", "expected"), [("scores", 2), ("advantages", 1)])

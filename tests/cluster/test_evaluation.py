@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-import torch
 
 from cluster import evaluation_files
 from cluster.evaluate import evaluate_into
-from cluster.evaluation import Benchmark, evaluate, forgotten_prompts, seen_by
+from cluster.evaluation import Benchmark, benchmark as benchmark_of, evaluate, forgotten_prompts, seen_by
 from cluster.evaluation_files import write_config
 from cluster.evaluation_subject import evaluation_config
 from cluster.faults import Stalled, Unscored
@@ -18,14 +17,15 @@ from cluster.judging import Tally
 from cluster.pieces import Sampling
 from cluster.rollouts import Group, Rollouts
 from cluster.summary import ROW, scoring
-from configs.load import QUICKSTART, load
+from configs.load import QUICKSTART, load, model_folder
 from configs.schema import TrainConfig
 from configs.verifiers import GenevalReward
-from tests.cluster.fakes import fake_group
+from tests.cluster.fakes import fake_group, fake_painting
 from unigrpo.geneval_folder import read_geneval_folder
 from unigrpo.prompts import write_prompt_file
 from unigrpo.shapes.prompts import shapes_prompts
-from unigrpo.types import Painting, Prompt
+from unigrpo.tokenizer import load_tokenizer
+from unigrpo.types import Prompt
 
 GROUPS = [
     fake_group(0, "colors", [1.0, 1.0]),
@@ -34,6 +34,7 @@ GROUPS = [
     fake_group(3, "counting", [1.0, 1.0]),
 ]
 SAMPLING = Sampling(seed=0, step=0, group_size=2, temperature=1.0, num_points=3, prompts_per_piece=1, judge="evaluation")
+PAINTS_ALONE = ("algorithm={kind: flow_grpo}", "learner.text_learning_rate=1e-6", "rollout.thinks=false")
 SCORING = scoring(GenevalReward(detector="shapes"))
 
 
@@ -116,8 +117,7 @@ def test_a_score_that_failed_leaves_no_means(dropped: tuple[int, ...], batches: 
 @pytest.fixture
 def painted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two black pictures a group, from no object store."""
-    black = Painting(image_HW3=torch.zeros(4, 4, 3, dtype=torch.uint8), latent_LC=torch.empty(0, 0), policy_version=0)
-    monkeypatch.setattr(evaluation_files, "paintings_of", lambda groups, timeout: [[black, black] for _ in groups])
+    monkeypatch.setattr(evaluation_files, "paintings_of", lambda groups, timeout: [[fake_painting()] * 2 for _ in groups])
 
 
 def into(folder: Path, rollouts: FakeRollouts) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -158,6 +158,23 @@ def quickstart(*overrides: str) -> TrainConfig:
     config = load(QUICKSTART, overrides)
     assert isinstance(config, TrainConfig)
     return config
+
+
+@pytest.mark.parametrize(
+    ("overrides", "thinks"),
+    [
+        ([], True),
+        (["evaluation.thinks=false"], False),
+        ([*PAINTS_ALONE], False),
+        ([*PAINTS_ALONE, "evaluation.thinks=true"], True),
+    ],
+)
+def test_an_evaluation_without_thinking_knows_no_right_thought(overrides: list[str], thinks: bool) -> None:
+    config = quickstart("evaluation.images_per_prompt=2", *overrides)
+    assert config.model.path is not None
+    asked = benchmark_of(config, load_tokenizer(model_folder(config.model.path)))
+    assert (asked.plan is not None, asked.sampling.thinks) == (thinks, thinks)
+    assert (asked.sampling.group_size, asked.sampling.num_thoughts) == (2, 2)
 
 
 def seen(config: TrainConfig) -> set[str]:

@@ -1,10 +1,13 @@
 """What travels together, and which draws belong to which sample of a batch."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from cluster.pieces import Piece, Sampling, cut
 from cluster.spans import Kept
+from configs.algorithms import Window
 from tests.cluster.fakes import fake_ref
+from unigrpo.algo.flow import window_start
 from unigrpo.seeds import derive_seed
 from unigrpo.types import Given, Prompt
 
@@ -12,12 +15,12 @@ SAMPLING = Sampling(seed=3, step=5, group_size=2, temperature=1.0, num_points=4,
 SYSTEM = Given(token_ids=(8, 9))
 
 
-def pieces(indices: list[int], pictures: tuple[int, ...] = ()) -> list[Piece]:
+def pieces(indices: list[int], pictures: tuple[int, ...] = (), sampling: Sampling = SAMPLING) -> list[Piece]:
     prompts = [
         Prompt(index=index, text="x" * index, picture=Path(f"{index}.png") if index in pictures else None, metadata={})
         for index in indices
     ]
-    return list(cut(prompts, SAMPLING, encode=lambda text: (len(text),), system=[SYSTEM]))
+    return list(cut(prompts, sampling, encode=lambda text: (len(text),), system=[SYSTEM]))
 
 
 def test_pieces_hold_the_prompts_in_order() -> None:
@@ -47,7 +50,34 @@ def test_a_picture_stands_between_the_system_prompt_and_the_text() -> None:
 
 def test_seeds_belong_to_seed_step_prompt_and_sibling() -> None:
     [piece] = pieces([4])
-    assert piece.seeds("thought", SAMPLING) == [[derive_seed(3, "thought", 5, 4, sibling) for sibling in range(2)]]
+    assert piece.thought_seeds(SAMPLING) == [[derive_seed(3, "thought", 5, 4, sibling) for sibling in range(2)]]
+    assert piece.painting_seeds(SAMPLING) == [[derive_seed(3, "painting", 5, 4, sibling) for sibling in range(2)]]
+
+
+def test_thoughts_that_are_painted_several_times_are_numbered_apart_from_their_paintings() -> None:
+    nested = replace(SAMPLING, group_size=6, images_per_thought=3)
+    _, again = pieces([4, 7, 4], sampling=nested)
+    assert again.thought_seeds(nested) == [[derive_seed(3, "thought", 5, 4, number) for number in (2, 3)]]
+    assert again.painting_seeds(nested) == [[derive_seed(3, "painting", 5, 4, number) for number in range(6, 12)]]
+
+
+def test_a_window_is_the_steps_or_each_paintings_own() -> None:
+    recorded = replace(SAMPLING, leaves_trajectories=True, window=Window(range=(0, 9), size=2, noise_level=0.7))
+    seeds = [derive_seed(3, "painting", 5, 4, sibling) for sibling in range(20)]
+    start = window_start(3, 5, (0, 9), 2)
+    assert recorded.windows(seeds) == [range(start, start + 2)] * 20
+    assert recorded.noise_level == 0.7
+    own = replace(recorded, window=Window(range=(0, 9), size=2, placement="sample"))
+    starts = [window_start(seed, 5, (0, 9), 2) for seed in seeds]
+    assert own.windows(seeds) == [range(each, each + 2) for each in starts]
+    assert len(set(starts)) > 3
+
+
+def test_without_a_window_finished_latents_are_recorded_or_nothing() -> None:
+    assert replace(SAMPLING, leaves_trajectories=True).windows([1, 2]) == [range(0), range(0)]
+    assert SAMPLING.windows([1, 2]) is None
+    assert replace(SAMPLING, window=Window()).windows([1, 2]) is None
+    assert SAMPLING.noise_level == 0
 
 
 def test_siblings_edit_the_same_draw_of_a_picture() -> None:
@@ -57,5 +87,5 @@ def test_siblings_edit_the_same_draw_of_a_picture() -> None:
 
 
 def test_a_prompt_that_comes_twice_in_a_batch_is_drawn_anew() -> None:
-    seeds = [seed for piece in pieces([4, 7, 4]) for seeds_G in piece.seeds("painting", SAMPLING) for seed in seeds_G]
+    seeds = [seed for piece in pieces([4, 7, 4]) for seeds_G in piece.painting_seeds(SAMPLING) for seed in seeds_G]
     assert len(set(seeds)) == 6

@@ -9,16 +9,18 @@ from typing import Any, cast
 import pytest
 
 from cluster.judging import Judges, Tally
-from cluster.pieces import Sampling
+from cluster.pieces import Plan, Sampling
 from cluster.pool import Pool
 from cluster.rollouts import Rollouts, Unjudged
 from cluster.spans import Kept, unloaded
+from configs.algorithms import Window
 from configs.guidance import Guidance
 from unigrpo.seeds import derive_seed
 from unigrpo.types import Given, Prompt, Score, Thought
 
 SAMPLING = Sampling(seed=3, step=5, group_size=2, temperature=1.0, num_points=4, prompts_per_piece=2, judge="training")
 SYSTEM = Given(token_ids=(8, 9))
+WINDOW = Window(range=(1, 3), size=2, noise_level=0.8)
 
 
 class FakeJudges:
@@ -61,8 +63,8 @@ def said(given: Sequence[Any], seeds: Sequence[Sequence[int]], *_: Any) -> list[
 
 
 def painted(groups: int, contexts: Sequence[Any], arguments: Any, *objects: Any) -> tuple[Any, ...]:
-    _, _, window_start, *_ = arguments
-    traces = () if window_start is None else tuple(f"trace {i}" for i in range(len(contexts)))
+    _, _, windows, *_ = arguments
+    traces = () if windows is None else tuple(f"trace {i}" for i in range(len(contexts)))
     return (None, *(f"paintings {group}" for group in range(groups)), *traces)
 
 
@@ -111,7 +113,7 @@ def text_of(index: int) -> Given:
 
 
 def test_prompts_of_text_are_thought_through_by_the_reasoner_and_painted(rollouts: Rollouts) -> None:
-    groups = rollouts.generate(prompts_of([4, 2, 5]), replace(SAMPLING, window_start=1))
+    groups = rollouts.generate(prompts_of([4, 2, 5]), replace(SAMPLING, leaves_trajectories=True, window=WINDOW))
     thinking = worker(rollouts, "reasoner").think.calls
     assert [given for given, *_ in thinking] == [[(SYSTEM, text_of(4)), (SYSTEM, text_of(2))], [(SYSTEM, text_of(5))]]
     assert [rest for _, _, *rest in thinking] == [[1.0, None]] * 2
@@ -119,7 +121,7 @@ def test_prompts_of_text_are_thought_through_by_the_reasoner_and_painted(rollout
     assert [group.given for group in groups] == [(SYSTEM, text_of(index)) for index in (4, 2, 5)]
     assert groups[1].trajectories == ("trace 2", "trace 3")
     number, contexts, (seeds, *how) = worker(rollouts, "denoiser").paint_groups.calls[0]
-    assert (number, how) == (2, [4, 1, None, None])
+    assert (number, how) == (2, [4, [range(1, 3)] * 4, 0.8, None, None])
     assert contexts == [(*group.given, thought) for group in groups[:2] for thought in group.thoughts]
     assert seeds == [derive_seed(3, "painting", 5, index, sibling) for index in (4, 2) for sibling in range(2)]
 
@@ -145,8 +147,41 @@ def test_prompts_with_pictures_are_seen_thought_through_and_painted_by_the_denoi
 def test_guidance_reaches_the_painter(rollouts: Rollouts) -> None:
     guidance = Guidance(text_scale=3.0)
     rollouts.generate(prompts_of([4]), replace(SAMPLING, guidance=guidance))
-    [(_, _, (_, _, _, given, _))] = worker(rollouts, "denoiser").paint_groups.calls
+    [(_, _, (_, _, _, _, given, _))] = worker(rollouts, "denoiser").paint_groups.calls
     assert given == guidance
+
+
+def test_without_thinking_prompts_go_straight_to_the_painter_and_no_system_prompt_stands_before_them(
+    rollouts: Rollouts,
+) -> None:
+    plain = replace(SAMPLING, thinks=False, leaves_trajectories=True)
+    groups = rollouts.generate(prompts_of([4, 2, 5], pictures=[5]), plain)
+    denoiser = worker(rollouts, "denoiser")
+    assert worker(rollouts, "reasoner").think.calls == denoiser.think.calls == []
+    assert [group.given for group in groups[:2]] == [(text_of(4),), (text_of(2),)]
+    assert [group.thoughts for group in groups] == [()] * 3
+    assert [group.thoughts_G for group in groups] == [[None, None]] * 3
+    [[_, texts, _], [_, edits, _, picture]] = denoiser.paint_groups.calls
+    assert texts == [(text_of(4),), (text_of(4),), (text_of(2),), (text_of(2),)]
+    assert [unloaded(spans, [picture]) for spans in edits] == [("seen 5.png", text_of(5))] * 2
+    assert [group.trajectories for group in groups] == [("trace 0", "trace 1"), ("trace 2", "trace 3"), ("trace 0", "trace 1")]
+
+
+@pytest.mark.parametrize("plan", [None, lambda prompt, number: [prompt.index, number]])
+def test_a_thought_is_painted_several_times_in_a_row(rollouts: Rollouts, plan: Plan | None) -> None:
+    nested = replace(SAMPLING, group_size=4, images_per_thought=2, leaves_trajectories=True, plan=plan)
+    rollouts._version = 2
+    group, other = rollouts.generate(prompts_of([4, 2]), nested)
+    [(_, contexts, (seeds, *_))] = worker(rollouts, "denoiser").paint_groups.calls
+    assert (len(group.thoughts), group.images_per_thought) == (2, 2)
+    first, second = group.thoughts
+    assert first != second
+    assert group.thoughts_G == [first, first, second, second]
+    assert [context[-1] for context in contexts] == [*group.thoughts_G, *other.thoughts_G]
+    assert len(set(seeds)) == 8
+    assert other.trajectories == ("trace 4", "trace 5", "trace 6", "trace 7")
+    if plan is not None:
+        assert [thought.token_ids for thought in group.thoughts] == [(4, 0), (4, 1)]
 
 
 def test_paintings_are_handed_on_before_they_are_judged_and_then_let_go(rollouts: Rollouts) -> None:

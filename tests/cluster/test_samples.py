@@ -2,17 +2,16 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
 
 from cluster import samples
 from cluster.samples import CAPTION_LINES, score_caption, write_samples
-from tests.cluster.fakes import fake_group
+from tests.cluster.fakes import fake_group, fake_painting
 from unigrpo.gallery import LINE_CHARACTERS, Tile
-from unigrpo.types import Painting
 
 
 def test_a_caption_holds_the_score_and_the_numbers_of_its_breakdown() -> None:
@@ -33,16 +32,22 @@ def test_a_name_and_its_number_stand_on_one_line_and_a_long_breakdown_is_cut() -
     assert max(map(len, lines)) <= LINE_CHARACTERS
 
 
-def test_a_sheet_of_samples_shows_breakdowns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    black = Painting(image_HW3=torch.zeros(4, 4, 3, dtype=torch.uint8), latent_LC=torch.empty(0, 0), policy_version=0)
-    shown: list[Tile] = []
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> list[Tile]:
+    """The tiles of the sheet; every picture is black, from no object store."""
+    black = fake_painting()
+    tiles: list[Tile] = []
 
-    def sheet(tiles: Sequence[Tile]) -> Image.Image:
-        shown.extend(tiles)
+    def sheet(given: Sequence[Tile]) -> Image.Image:
+        tiles.extend(given)
         return Image.new("RGB", (4, 4))
 
-    monkeypatch.setattr(samples, "paintings_of", lambda groups, timeout: [[black, black] for _ in groups])
+    monkeypatch.setattr(samples, "paintings_of", lambda groups, timeout: [[black] * len(group.scores) for group in groups])
     monkeypatch.setattr(samples, "contact_sheet", sheet)
+    return tiles
+
+
+def test_a_sheet_of_samples_shows_breakdowns(tmp_path: Path, shown: list[Tile]) -> None:
     groups = [fake_group(0, "counting", [1.0, 0.5])]
     write_samples(tmp_path, groups, limit=2, decode=lambda token_ids: "a thought", timeout=1.0)
     assert [caption for _, caption in shown] == [
@@ -51,3 +56,15 @@ def test_a_sheet_of_samples_shows_breakdowns(tmp_path: Path, monkeypatch: pytest
     ]
     rows = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
     assert rows[1]["breakdown"] == {"strict": 0.5, "graded": 0.25, "geneval": 1.5, "reason": ""}
+
+
+def test_a_thought_stands_under_each_of_its_pictures_and_none_where_nothing_was_thought(
+    tmp_path: Path, shown: list[Tile]
+) -> None:
+    nested = fake_group(0, "counting", [1.0, 1.0, 1.0, 1.0], num_thoughts=2)
+    nested = replace(nested, thoughts=tuple(replace(each, token_ids=(n,)) for n, each in enumerate(nested.thoughts)))
+    plain = fake_group(1, "counting", [1.0, 1.0, 1.0, 1.0], num_thoughts=0)
+    write_samples(tmp_path, [nested, plain], limit=8, decode=lambda token_ids: f"thought {token_ids[0]}", timeout=1.0)
+    rows = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
+    assert [row["thought"] for row in rows] == ["thought 0", "thought 0", "thought 1", "thought 1", None, None, None, None]
+    assert [caption[1] for _, caption in shown] == [row["thought"] or "score 1" for row in rows]

@@ -1,6 +1,8 @@
 """Spans that stay in the object store come back where they were."""
 
-from cluster.spans import Chain, Freight, Kept, Stored, unloaded
+from typing import Any
+
+from cluster.spans import Chain, Freight, Held, Kept, Stored, unloaded
 from tests.cluster.fakes import fake_ref
 from unigrpo.types import Given, Sample, Thought
 
@@ -23,5 +25,10 @@ def test_an_object_travels_once_and_comes_back_in_every_chain() -> None:
 
 
 def test_a_chain_becomes_the_sample_it_stands_for() -> None:
-    chain = Chain(spans=(PROMPT, Stored(0)), advantage=0.5)
-    assert chain.sample(["trajectory"]) == Sample(spans=(PROMPT, "trajectory"), advantage=0.5)  # type: ignore[arg-type]
+    freight, first, second = Freight(), fake_ref(), fake_ref()
+    spans = (PROMPT, THOUGHT, Kept(first, 0), Kept(second, 0))
+    held: Chain[Held] = Chain(prompt="x", spans=spans, advantages=(0.5, 0.25, -0.25))
+    sent = held.loaded(freight)
+    assert sent == Chain(prompt="x", spans=(PROMPT, THOUGHT, Stored(0), Stored(1)), advantages=held.advantages)
+    expected: Any = (PROMPT, THOUGHT, first, second)
+    assert sent.sample(freight.refs) == Sample(prompt="x", spans=expected, advantages=held.advantages)

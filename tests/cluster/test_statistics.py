@@ -35,6 +35,13 @@ def test_statistics_of_two_groups() -> None:
     )
 
 
+def test_without_thoughts_nothing_is_said_of_them() -> None:
+    groups = [fake_group(0, "counting", [1.0, 0.0], num_thoughts=0)]
+    statistics = rollout_statistics(groups, Tally(groups=1), RandomReward(), {})
+    assert not [name for name in statistics if name.startswith("thought/")]
+    assert statistics["reward/mean"] == 0.5
+
+
 def test_a_breakdown_of_any_names_overwrites_no_statistic() -> None:
     group = fake_group(0, "counting", [1.0, 0.0])
     parts = {"mean": 7.0, "group_std": 8.0, "breakdown/mean": 9.0, "scores/asked": 6.0}
