@@ -38,7 +38,7 @@ FILES: Mapping[Kind, Path] = {
     "exp_avg": Path("exp_avg.safetensors"),
     "exp_avg_sq": Path("exp_avg_sq.safetensors"),
 }
-FREE_SECTIONS = ("steps", "run_dir", "logging", "evaluation", "cluster")
+FREE_SECTIONS = ("steps", "run_dir", "logging", "evaluation", "panel", "cluster")
 """Config sections that a resumed run may change: they do not touch what is learned (run_dir is where, not what)."""
 FREE_KEYS = (
     *("placement", "num_workers", "activation_checkpointing"),

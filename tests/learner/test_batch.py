@@ -1,5 +1,6 @@
 """Rows and micro-batches against layouts written out by hand."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -12,13 +13,17 @@ from learner.batch import (
     SftExample,
     TextBatch,
     cut,
+    dummy_row,
+    dummy_trajectory,
     flow_batch,
-    flow_rows,
+    painting_rows,
     sees_pictures,
     sft_row,
     text_batch,
     text_row,
+    window_steps,
 )
+from learner.window import Window
 from tests.unigrpo.models.fakes import CONFIG
 from unigrpo.models.bagel.packing import Noised, Split, Text
 from unigrpo.types import Given, GivenPicture, Sample, Span, Thought, Trajectory
@@ -26,7 +31,8 @@ from unigrpo.types import Given, GivenPicture, Sample, Span, Thought, Trajectory
 BOS, EOS = CONFIG.bos_token_id, CONFIG.eos_token_id
 C = CONFIG.latent_channels
 SHAPE = (2, 4, C)
-TIMES = [0.75, 0.5]
+GRID = [1.0, 0.75, 0.5, 0.25, 0.0]
+WINDOW = Window(torch.tensor(GRID, dtype=torch.float64), range(3), 2, 0.8)
 
 
 def thought(*ids: int, truncated: bool = False) -> Thought:
@@ -34,19 +40,21 @@ def thought(*ids: int, truncated: bool = False) -> Thought:
     return Thought(token_ids=ids, behavior_logp=logp, truncated=truncated, policy_version=0)
 
 
-def prompted(*spans: Span, advantage: float = 0.0) -> Sample:
-    return Sample(spans=(Given(token_ids=(7,)), *spans), advantage=advantage)
+def prompted(*spans: Span, advantages: Sequence[float] | None = None) -> Sample:
+    made = sum(isinstance(span, Thought | Trajectory) for span in spans)
+    return Sample(prompt="seven", spans=(Given(token_ids=(7,)), *spans), advantages=tuple(advantages or [0.0] * made))
 
 
-def trajectory(value: float = 0.0) -> Trajectory:
+def trajectory(value: float = 0.0, start: int = 1) -> Trajectory:
     latents = torch.full(SHAPE, value)
     return Trajectory(
         x_WLC=latents,
         x_next_WLC=latents + 1,
         mean_WLC=latents + 2,
-        start=0,
+        start=start,
         grid_N=torch.linspace(1, 0, 4, dtype=torch.float64),
         sigma_W=torch.ones(2, dtype=torch.float64),
+        latent_LC=latents[0],
         grid_hw=(2, 2),
         cfg_scale=1.0,
         policy_version=0,
@@ -62,7 +70,11 @@ def texts(*samples: Sample) -> TextBatch:
 
 
 def flows(*samples: Sample) -> FlowBatch:
-    return flow_batch([row for sample in samples for row in flow_rows(sample, CONFIG, TIMES)], packer(), SHAPE, (2, 2))
+    return flow_batch([row for sample in samples for row in rows_of(sample)], packer(), WINDOW)
+
+
+def rows_of(sample: Sample, *, guided: bool = False) -> list[Row]:
+    return painting_rows(sample, CONFIG, lambda painted: window_steps(painted, WINDOW), guided=guided)
 
 
 def ids_of(splits: tuple[Split, ...]) -> list[int]:
@@ -86,21 +98,43 @@ def test_a_truncated_thought_is_closed_without_predicting_its_eos() -> None:
 
 def test_two_thoughts_of_one_sample_are_both_predicted_whatever_was_painted_between() -> None:
     spans = (thought(8, EOS), trajectory(), Given(token_ids=(5, 6)), thought(9, EOS))
-    batch = texts(prompted(*spans))
+    batch = texts(prompted(*spans, advantages=[0.5, -1.0, 0.25]))
+    assert batch.advantage_SN.tolist() == [[0.5, 0.5, 0.25, 0.25]]
     assert batch.packed.ids_U.tolist() == [BOS, 7, EOS, BOS, 8, EOS, BOS, 5, 6, EOS, BOS, 9, EOS]
     assert batch.row_M.tolist() == [3, 4, 10, 11]
     assert batch.target_M.tolist() == [8, EOS, 9, EOS]
 
 
 def test_every_painting_has_a_row_with_what_was_said_before_it() -> None:
-    sample = prompted(thought(8, EOS), trajectory(1.0), thought(9, EOS), trajectory(2.0), advantage=0.5)
-    first, second = flow_rows(sample, CONFIG, TIMES)
+    made = (thought(8, EOS), trajectory(1.0), thought(9, EOS), trajectory(2.0, start=2))
+    first, second = rows_of(prompted(*made, advantages=[0.1, 0.2, 0.3, 0.4]))
     assert ids_of(first.splits) == [BOS, 7, EOS, BOS, 8, EOS]
     assert ids_of(second.splits) == [BOS, 7, EOS, BOS, 8, EOS, BOS, 9, EOS]
-    for row, value in ((first, 1.0), (second, 2.0)):
+    for row, value, times in ((first, 1.0, GRID[1:3]), (second, 2.0, GRID[2:4])):
         window = [split for split in row.splits if isinstance(split, Noised)]
-        assert [(step.t, step.grid_hw, float(step.x_LC.mean())) for step in window] == [(t, (2, 2), value) for t in TIMES]
-        assert row.advantage == 0.5
+        assert [(step.t, step.grid_hw, float(step.x_LC.mean())) for step in window] == [(t, (2, 2), value) for t in times]
+    assert (first.advantages, second.advantages) == ((0.2,), (0.4,))
+
+
+def test_paintings_of_one_thought_each_have_a_row_over_it() -> None:
+    rows = rows_of(prompted(thought(8, EOS), trajectory(1.0), trajectory(2.0), advantages=[0.1, 0.2, 0.3]))
+    assert [ids_of(row.splits) for row in rows] == [[BOS, 7, EOS, BOS, 8, EOS]] * 2
+    assert [row.advantages for row in rows] == [(0.2,), (0.3,)]
+
+
+def test_guidance_packs_the_same_steps_once_more_without_the_prompt_and_what_follows() -> None:
+    sample = Sample(
+        prompt="seven",
+        spans=(Given(token_ids=(5,)), Given(token_ids=(7,)), thought(8, EOS), trajectory(1.0)),
+        advantages=(0.0, 0.0),
+    )
+    [row] = rows_of(sample, guided=True)
+    assert ids_of(row.unprompted) == [BOS, 5, EOS]
+    assert row.unprompted[1:] == row.splits[3:]
+    assert row.num_tokens == (9 + 2 * 6) + (3 + 2 * 6)
+    batch = flow_batch([row], packer(), WINDOW)
+    assert batch.packed.t_B.tolist() == GRID[1:3] * 2
+    assert len(batch.packed.noised_N) == 2 * batch.x_SWLC[..., 0].numel()
 
 
 def test_an_example_is_laid_out_like_a_sample() -> None:
@@ -121,34 +155,36 @@ def test_an_example_is_laid_out_like_a_sample() -> None:
 
 
 def test_text_batches_are_packed_and_masked() -> None:
-    batch = texts(prompted(thought(8, EOS), advantage=1.0), prompted(thought(8, 9, EOS), advantage=-1.0))
+    batch = texts(prompted(thought(8, EOS), advantages=[1.0]), prompted(thought(8, 9, EOS), advantages=[-1.0]))
     assert batch.packed.ids_U.tolist() == [BOS, 7, EOS, BOS, 8, EOS, BOS, 7, EOS, BOS, 8, 9, EOS]
     assert batch.row_M.tolist() == [3, 4, 9, 10, 11]
     assert batch.target_M.tolist() == [8, EOS, 8, 9, EOS]
     assert batch.mask_SN.tolist() == [[True, True, False], [True, True, True]]
-    assert batch.advantage_S.tolist() == [1.0, -1.0]
+    assert batch.advantage_SN.tolist() == [[1.0, 1.0, 0.0], [-1.0, -1.0, -1.0]]
     assert batch.weight_S.tolist() == [1.0, 1.0]
 
 
 def test_flow_batches_stack_the_windows() -> None:
-    batch = flows(prompted(trajectory(0.0), advantage=1.0), prompted(trajectory(5.0), advantage=2.0))
+    batch = flows(prompted(trajectory(0.0), advantages=[1.0]), prompted(trajectory(5.0, start=2), advantages=[2.0]))
     assert batch.x_SWLC[:, 0, 0, 0].tolist() == [0.0, 5.0]
     assert batch.x_next_SWLC[:, 0, 0, 0].tolist() == [1.0, 6.0]
     assert batch.behavior_mean_SWLC[:, 0, 0, 0].tolist() == [2.0, 7.0]
     assert batch.advantage_S.tolist() == [1.0, 2.0]
+    assert batch.t_SW.tolist() == [GRID[1:3], GRID[2:4]]
+    assert batch.t_next_SW.tolist() == [GRID[2:4], GRID[3:5]]
     assert len(batch.packed.noised_N) == 2 * 2 * 4
 
 
 def test_dummies_weigh_nothing() -> None:
-    text, flow = (
-        text_batch([], packer()),
-        flow_batch([], packer(), (2, 9, C), (3, 3)),
-    )  # more tokens than a side of the position table
+    nothing = dummy_trajectory(WINDOW, (3, 3), C)  # more tokens than a side of the position table
+    rows = [dummy_row(nothing, window_steps(nothing, WINDOW), guided=guided) for guided in (False, True)]
+    text, flow = text_batch([], packer()), flow_batch(rows[:1], packer(), WINDOW)
     assert text.weight_S.tolist() == flow.weight_S.tolist() == [0.0]
     assert not text.mask_SN.any()
     assert len(text.target_M) == 0
     assert flow.x_SWLC.shape == (1, 2, 9, C)
     assert len(flow.packed.noised_N) == 2 * 9
+    assert len(flow_batch(rows[1:], packer(), WINDOW).packed.noised_N) == 2 * 2 * 9
 
 
 def test_whether_pictures_are_seen_is_known_from_the_spans() -> None:

@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from learner.checks import Expected
-from learner.policy import Window
-from tests.learner.tiny import make_config, sample_step, save_tiny_model
+from tests.learner.tiny import make_config, num_made, sample_step, save_tiny_model
 from tests.unigrpo.models.fakes import CONFIG
 from tests.unigrpo.models.released import SEEING
 from unigrpo.models.bagel.config import AutoEncoderConfig
@@ -30,7 +29,7 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Sample:
 @pytest.fixture(scope="module")
 def expected() -> Expected:
     config = make_config(Path("unused"), Path("unused"))
-    return Expected(STEP, Window.of(config.sampler, config.seed, STEP), (2, 2), SIZES)
+    return Expected.of(config, SIZES, STEP)
 
 
 def test_what_the_denoiser_made_is_accepted(sample: Sample, expected: Expected) -> None:
@@ -47,6 +46,7 @@ def test_rounding_of_the_grid_is_accepted(sample: Sample, expected: Expected) ->
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"latent_LC": lambda t: t.latent_LC[:2]}, r"shape of latent_LC is \(2, 16\), but the learner's own is \(4, 16\)"),
         ({"cfg_scale": 4.0}, r"CFG scale is 4.0, but the learner's own is 1.0"),
         ({"policy_version": 1}, r"painting's policy version is 1, but the learner's own is 2"),
         ({"start": 4}, r"window start is 4, but the learner's own is \d"),
@@ -111,13 +111,43 @@ def test_a_thought_without_all_its_log_probabilities_is_refused(sample: Sample, 
 @pytest.mark.parametrize("advantage", [float("nan"), float("inf")])
 def test_an_advantage_that_is_not_finite_is_refused(sample: Sample, expected: Expected, advantage: float) -> None:
     with pytest.raises(ValueError, match=f"sample 0 has advantage {advantage}, which must be finite"):
-        expected.check([replace(sample, advantage=advantage)])
+        expected.check([replace(sample, advantages=(0.0, advantage))])
 
 
-def test_the_window_is_a_function_of_seed_and_step() -> None:
-    sampler = make_config(Path("unused"), Path("unused")).sampler
-    window = Window.of(sampler, 3, 5)
-    again = Window.of(sampler, 3, 5)
-    assert window.start == again.start
-    assert torch.equal(window.std_W, window.sigma_W * (window.t_W - window.t_next_W).sqrt())
-    assert {Window.of(sampler, 3, step).start for step in range(40)} == {0, 1, 2}
+@pytest.mark.parametrize(
+    ("kind", "changes", "spans", "message"),
+    [
+        ("unigrpo", {}, (0, 2), "number of thoughts is 0, but the learner's own is 1"),
+        ("unigrpo", {}, (0, 1, 1, 2), "number of thoughts is 2, but the learner's own is 1"),
+        ("flow_grpo", {"rollout__thinks": False}, (0, 1, 2), "number of thoughts is 1, but the learner's own is 0"),
+        ("unigrpo", {}, (0, 1), "number of paintings is 0, but the learner's own is 1"),
+        ("text_grpo", {}, (0, 1, 2), "number of paintings is 1, but the learner's own is 0"),
+        ("unigrpo", {"rollout__images_per_thought": 2}, (0, 1, 2), "number of paintings is 1, but the learner's own is 2"),
+        ("fpo", {}, (0, 1, 2), r"shape of x_WLC is \(2, 4, 16\), but the learner's own is \(0, 4, 16\)"),
+        ("unigrpo", {"algorithm__guidance": {"text_scale": 2.0}}, (0, 1, 2), "CFG scale is 1.0, but the learner's own is 2.0"),
+    ],
+)
+def test_a_sample_for_another_objective_is_refused(
+    kind: str, changes: dict[str, Any], spans: tuple[int, ...], message: str, sample: Sample
+) -> None:
+    config = make_config(Path("unused"), Path("unused"), kind, **changes)
+    chosen = tuple(sample.spans[place] for place in spans)
+    with pytest.raises(ValueError, match=message):
+        Expected.of(config, SIZES, STEP).check([replace(sample, spans=chosen, advantages=(0.5,) * num_made(chosen))])
+
+
+def test_an_advantage_too_few_is_refused(sample: Sample, expected: Expected) -> None:
+    with pytest.raises(ValueError, match="number of advantages is 1, but the learner's own is 2"):
+        expected.check([replace(sample, advantages=(0.5,))])
+
+
+def test_a_window_of_its_own_lies_within_the_range(sample: Sample) -> None:
+    changes = {"algorithm__window": {"range": [1, 4], "size": 2, "placement": "sample"}}
+    expected = Expected.of(make_config(Path("unused"), Path("unused"), **changes), SIZES, STEP)
+    prompt, thought, trajectory = sample.spans
+    assert isinstance(trajectory, Trajectory)
+    for start in (1, 2):
+        moved = replace(trajectory, start=start, sigma_W=expected.window.sigma(start))
+        expected.check([replace(sample, spans=(prompt, thought, moved))])
+    with pytest.raises(ValueError, match="window start is 3, but the learner's own is 1 or 2"):
+        expected.check([replace(sample, spans=(prompt, thought, replace(trajectory, start=3)))])

@@ -26,7 +26,7 @@ CASES: Mapping[str, Mapping[str, Any]] = {
     "everything": {"learner__zero_stage": 3, "learner__dtype": "bfloat16"},
     "one expert": {
         "learner__zero_stage": 3,
-        "learner__trains": ["generation"],
+        "kind": "flow_grpo",
         "algorithm__regulariser": {"kind": "none"},
     },
     "replicas": {"learner__zero_stage": 1, "algorithm__regulariser": {"kind": "none"}},

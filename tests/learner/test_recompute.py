@@ -1,6 +1,7 @@
 """Recomputed layers learn exactly what kept ones do: with pictures, with a stopped context, whole or cut up by ZeRO-3."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from torch.testing import assert_close
 
 from configs.schema import TrainConfig
 from learner.optimizer import Rank
-from tests.learner.tiny import make_config, make_learner, sample_step, whole
+from tests.learner.tiny import make_config, make_learner, sample_step
 from unigrpo.types import GivenPicture, Sample
 
 ADVANTAGES = (1.0, -1.0, 0.5, -0.5)
@@ -19,13 +20,13 @@ PICTURE = GivenPicture(latent_LC=torch.ones(4, 16), grid_hw=(2, 2), seen_HW3=tor
 def samples(config: TrainConfig) -> Sequence[Sample]:
     """Two with a picture before the prompt, two without."""
     text = sample_step(config, 1, ADVANTAGES)
-    return [Sample(spans=(PICTURE, *each.spans), advantage=each.advantage) for each in text[:2]] + text[2:]
+    return [replace(each, spans=(PICTURE, *each.spans)) for each in text[:2]] + text[2:]
 
 
 def moments(config: TrainConfig, rank: Rank) -> dict[str, torch.Tensor]:
     """First moments after one update: the gradient, a tenth of it."""
     learner = make_learner(config, rank)
-    learner.update(1, whole(samples(config)))
+    learner.update(1, [samples(config)])
     return {name: value.clone() for name, value in learner._engine.state("exp_avg")}
 
 

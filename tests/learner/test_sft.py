@@ -11,7 +11,7 @@ from torch import Tensor
 
 from configs.load import START_FOLDER, parse
 from configs.schema import SftConfig
-from learner.batch import MiniBatch, SftExample
+from learner.batch import SftExample
 from learner.optimizer import Rank
 from tests.learner import two_ranks
 from tests.learner.tiny import make_learner, save_tiny_model
@@ -78,7 +78,7 @@ def test_losses_and_gradient_are_those_written_out(tmp_path: Path, rank: Rank) -
     text, flow = written_out_losses(model, examples())
     (text + 2.0 * flow).backward()
     learner = make_learner(config, rank)
-    metrics = learner.update(0, [MiniBatch(samples=tuple(examples()), global_count=4)])
+    metrics = learner.update(0, [examples()])
     assert metrics["loss/text"] == pytest.approx(text.item(), rel=1e-5)
     assert metrics["loss/flow"] == pytest.approx(2.0 * flow.item(), rel=1e-5)
     assert metrics["loss"] == pytest.approx(text.item() + 2.0 * flow.item(), rel=1e-5)
@@ -97,7 +97,7 @@ def test_one_expert_alone_is_taught_its_own_loss(trains: str, stage: int, tmp_pa
     terms[trains].backward()
     learner = make_learner(config, rank)
     before = {name: value.clone() for name, value in learner._engine.parameters()}
-    metrics = learner.update(0, [MiniBatch(samples=tuple(examples()), global_count=4)])
+    metrics = learner.update(0, [examples()])
     losses = [terms[each].item() * (each == trains) for each in terms]
     for name, loss in zip(("loss/text", "loss/flow", "loss"), (*losses, sum(losses)), strict=True):
         assert metrics[name] == pytest.approx(loss, rel=1e-5, abs=0.0)
@@ -116,14 +116,14 @@ def test_without_the_painter_no_noised_picture_is_packed_nor_an_example_without_
     assert not batch.text.packed.paints
     assert len(batch.target_NC) == 0
     nothing = [example for example in examples() if example.thought is None]
-    metrics = learner.update(0, [MiniBatch(samples=tuple(nothing), global_count=1)])
+    metrics = learner.update(0, [nothing])
     assert metrics["loss"] == metrics["grad_norm/text"] == 0.0
 
 
 def _one_expert(rank: Rank, folder: Path) -> dict[str, Any]:
     """One rank has all the thoughts and the only picture to look at."""
     taught = [edited(), *examples()[2:]] if rank.rank == 0 else examples()[1:2]
-    batch = [MiniBatch(samples=tuple(taught), global_count=4)]
+    batch = [taught]
     return {
         each: make_learner(parsed(folder, trains=[each], zero_stage=3, num_ranks=2), rank).update(0, batch)
         for each in ("text", "generation")
@@ -144,7 +144,7 @@ def test_two_ranks_keep_step_when_one_expert_is_taught(tmp_path: Path, rank: Ran
     config = replace(start.config, vision=SEEING.vision)
     save_model(tmp_path / START_FOLDER, Bagel(config).state_dict(), start.autoencoder, config, tokenizer_path=None)
     answers = two_ranks.run(_one_expert, tmp_path)
-    whole = [MiniBatch(samples=(edited(), *examples()[1:]), global_count=4)]
+    whole = [(edited(), *examples()[1:])]
     for each in ("text", "generation"):
         expected = make_learner(parsed(tmp_path, trains=[each]), rank).update(0, whole)
         for answer in answers:
@@ -154,7 +154,7 @@ def test_two_ranks_keep_step_when_one_expert_is_taught(tmp_path: Path, rank: Ran
 
 def test_it_learns_its_examples(tmp_path: Path, rank: Rank) -> None:
     learner = make_learner(make_config(tmp_path), rank)
-    batch = [MiniBatch(samples=tuple(examples()), global_count=4)]
+    batch = [examples()]
     losses = [learner.update(step, batch) for step in range(40)]
     assert losses[-1]["loss/text"] < 0.2 * losses[0]["loss/text"]
     assert losses[-1]["loss/flow"] < 0.8 * losses[0]["loss/flow"]
@@ -163,13 +163,13 @@ def test_it_learns_its_examples(tmp_path: Path, rank: Rank) -> None:
 def test_examples_without_any_thought_train_the_painter_alone(tmp_path: Path, rank: Rank) -> None:
     learner = make_learner(make_config(tmp_path), rank)
     batch = tuple(example for example in examples() if example.thought is None)
-    metrics = learner.update(0, [MiniBatch(samples=batch, global_count=1)])
+    metrics = learner.update(0, [batch])
     assert metrics["loss/text"] == 0.0 < metrics["loss/flow"]
 
 
 def test_a_fine_tuning_run_resumes(tmp_path: Path, rank: Rank) -> None:
     config = make_config(tmp_path)
-    batch = [MiniBatch(samples=tuple(examples()), global_count=4)]
+    batch = [examples()]
     learner = make_learner(config, rank)
     learner.update(0, batch)
     learner.save(1)

@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from configs.load import START_FOLDER
-from learner.batch import MiniBatch
 from learner.learner import Learner
 from learner.optimizer import Rank
 from learner.zero import KINDS, Kind
@@ -20,7 +19,7 @@ from tests.learner.standin import LEARNING_RATES, StandIn, deviations, flat_of, 
 from tests.learner.test_checkpoint import files_up_to
 from tests.learner.test_sft import examples, parsed
 from tests.learner.test_zero import NORM_TOLERANCE, PARAMETER_TOLERANCE
-from tests.learner.tiny import VOCAB, make_config, make_learner, sample_step, save_tiny_model, whole
+from tests.learner.tiny import VOCAB, make_config, make_learner, sample_step, save_tiny_model
 from unigrpo.buckets import unpack
 from unigrpo.models.bagel.transformer import Layer
 
@@ -84,7 +83,7 @@ def _recomputed(rank: Rank, folder: Path) -> dict[str, Any]:
         samples = sample_step(config, 0, ADVANTAGES)[rank.rank :: 2]
         learner = make_learner(config, rank)
         with patch.object(Layer, "forward", autospec=True, side_effect=Layer.forward) as forward:
-            learner.update(0, [MiniBatch(samples=tuple(samples), global_count=len(ADVANTAGES))])
+            learner.update(0, [samples])
         moments.append({name: value.clone() for name, value in learner._engine.state("exp_avg")})
         calls.append(forward.call_count)
     assert_close(moments[1], moments[0], rtol=0, atol=0)
@@ -119,7 +118,7 @@ def _uneven_update(stage: int, rank: Rank, folder: Path) -> dict[str, Any]:
     samples = sample_step(config, 0, ADVANTAGES)
     share = samples[:6] if rank.rank == 0 else samples[6:]
     learner = make_learner(config, rank)
-    metrics = learner.update(0, [MiniBatch(samples=tuple(share), global_count=len(samples))])
+    metrics = learner.update(0, [share])
     weights = _published(learner)
     if stage in SAVING_STAGES:
         learner.save(1)
@@ -153,7 +152,7 @@ def test_state_does_not_depend_on_the_number_of_ranks(answers: list[dict[str, An
 
 def test_uneven_shares_do_not_change_the_update(answers: list[dict[str, Any]], folder: Path, rank: Rank) -> None:
     learner = make_learner(config := make_config(folder / "model", folder / "alone"), rank)
-    expected = learner.update(0, whole(sample_step(config, 0, ADVANTAGES)))
+    expected = learner.update(0, [sample_step(config, 0, ADVANTAGES)])
     first, second = (answer["update"] for answer in answers)
     for stage in map(str, LEARNER_STAGES):
         metrics, others = first[stage]["metrics"], second[stage]["metrics"]
@@ -221,10 +220,10 @@ def _uneven_pieces(rank: Rank, folder: Path) -> dict[str, Any]:
         config = make_config(folder / "model", folder / "pieces", learner__zero_stage=3, learner__num_ranks=2)
         samples = sample_step(config, 0, ADVANTAGES[:4], LENGTHS)
         share = samples[:2] if rank.rank == 0 else samples[2:]
-        reinforced = make_learner(config, rank).update(0, [MiniBatch(samples=tuple(share), global_count=4)])
+        reinforced = make_learner(config, rank).update(0, [share])
         tuning = parsed(folder / "sft", zero_stage=3, num_ranks=2)
         taught = examples(TAUGHT)[:2] if rank.rank == 0 else examples(TAUGHT)[2:]
-        imitated = make_learner(tuning, rank).update(0, [MiniBatch(samples=tuple(taught), global_count=4)])
+        imitated = make_learner(tuning, rank).update(0, [taught])
     return {"reinforced": reinforced, "imitated": imitated}
 
 
@@ -234,10 +233,8 @@ def test_ranks_with_thoughts_of_other_lengths_keep_step(folder: Path, rank: Rank
     config = make_config(folder / "model", folder / "whole")
     samples = sample_step(config, 0, ADVANTAGES[:4], LENGTHS)
     expected = {
-        "reinforced": make_learner(config, rank).update(0, whole(samples)),
-        "imitated": make_learner(parsed(folder / "sft"), rank).update(
-            0, [MiniBatch(samples=tuple(examples(TAUGHT)), global_count=4)]
-        ),
+        "reinforced": make_learner(config, rank).update(0, [samples]),
+        "imitated": make_learner(parsed(folder / "sft"), rank).update(0, [examples(TAUGHT)]),
     }
     for answer in answers:
         for task, metrics in expected.items():
@@ -248,7 +245,7 @@ def test_ranks_with_thoughts_of_other_lengths_keep_step(folder: Path, rank: Rank
 
 def test_checkpoints_are_what_one_rank_would_write(answers: list[dict[str, Any]], folder: Path, rank: Rank) -> None:
     learner = make_learner(config := make_config(folder / "model", folder / "saved alone"), rank)
-    learner.update(0, whole(sample_step(config, 0, ADVANTAGES)))
+    learner.update(0, [sample_step(config, 0, ADVANTAGES)])
     learner.save(1)
     for name in ("policy/ema.safetensors", "exp_avg.safetensors", "exp_avg_sq.safetensors"):
         alone = load_file(folder / "saved alone" / "checkpoints" / "step-000001" / name)

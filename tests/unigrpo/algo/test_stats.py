@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from unigrpo.algo.objective import flow_loss, text_loss
+from unigrpo.algo.flow_grpo import flow_loss
 from unigrpo.algo.stats import Stats
+from unigrpo.algo.text_grpo import text_loss
 
 # Shapes: S samples, T tokens, W window steps, L latent tokens, C channels.
 
@@ -15,7 +16,7 @@ def test_text_figures_by_hand() -> None:
         ratio_ST.log(),
         torch.zeros(2, 3),
         torch.tensor([[True, True, True], [True, True, False]]),
-        torch.tensor([1.0, -1.0]),
+        torch.tensor([[1.0], [-1.0]]).expand(2, 3),
         weight_S=torch.ones(2),
         clip_low=0.2,
         clip_high=0.28,
@@ -69,6 +70,13 @@ def test_flow_figures_by_hand_over_the_window_and_at_each_step() -> None:
     assert [stats.at(w).summary()["log_ratio_mean"] for w in range(2)] == pytest.approx([0.3, -0.5])
     assert [stats.at(w).summary()["clip_high"] for w in range(2)] == [1.0, 0.0]
     assert [stats.at(w).summary()["velocity_shift_rms"] for w in range(2)] == [1.0, 0.0]
+
+
+def test_what_has_no_squares_beside_it_is_a_plain_mean_and_squares_alone_are_a_root_mean_square() -> None:
+    sums = {"count": torch.tensor(4.0), "hit": torch.tensor(1.0), "score": torch.tensor(8.0)}
+    squares = {"score_squared": torch.tensor(52.0), "velocity_squared": torch.tensor(36.0)}
+    summary = Stats(sums | squares, {"gap": torch.tensor([0.5, 2.0])}).summary()
+    assert summary == {"hit": 0.25, "score_mean": 2.0, "score_std": 3.0, "velocity_rms": 3.0, "gap_max": 2.0}
 
 
 def test_addition_sums_totals_and_takes_the_larger_maximum() -> None:

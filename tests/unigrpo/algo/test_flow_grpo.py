@@ -1,4 +1,4 @@
-"""The joint objective: the paper's sums by hand, its invariants, and that no division of the samples changes it."""
+"""GRPO on painting steps, against equations 6 and 8 by torch.distributions; the method's invariants; what never changes it."""
 
 import math
 from typing import Any
@@ -10,30 +10,16 @@ from torch.distributions import Normal
 
 from unigrpo.algo.advantage import group_advantages
 from unigrpo.algo.flow import latent_kl_weight, noise_scale, sde_step, time_grid
-from unigrpo.algo.objective import FlowLoss, flow_loss, text_loss, velocity_mse
-from unigrpo.algo.stats import Stats
+from unigrpo.algo.flow_grpo import FlowLoss, flow_loss, velocity_mse
 
-# Shapes: S samples, T tokens, W window steps, L latent tokens, C channels, D = L*C.
+# Shapes: S samples, W window steps, L latent tokens, C channels, D = L*C.
 
-S, T, W, L, C = 6, 7, 3, 4, 5
+S, W, L, C = 6, 3, 4, 5
 STD_W = torch.tensor([0.8, 0.5, 0.3], dtype=torch.float64)
 
 
 def random(*shape: int, seed: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def text_batch(off_policy: float = 0.2) -> dict[str, Tensor]:
-    old_logp_ST = -random(S, T, seed=0).abs()
-    lengths_S = torch.tensor([7, 3, 1, 5, 7, 2])
-    return {
-        "logp_ST": old_logp_ST + off_policy * random(S, T, seed=1),
-        "old_logp_ST": old_logp_ST,
-        "mask_ST": torch.arange(T) < lengths_S[:, None],
-        "advantage_S": random(S, seed=2),
-        "weight_S": torch.ones(S),
-        "reference_logp_ST": old_logp_ST + 0.3 * random(S, T, seed=3),
-    }
 
 
 def flow_batch(off_policy: float = 1e-3) -> dict[str, Tensor]:
@@ -50,13 +36,9 @@ def flow_batch(off_policy: float = 1e-3) -> dict[str, Tensor]:
     }
 
 
-def text(batch: dict[str, Tensor], **options: Any) -> tuple[Tensor, Stats]:
-    return text_loss(**batch, **{"clip_low": 0.2, "clip_high": 0.28, "global_count": S, "kl_weight": 0.05} | options)  # type: ignore[arg-type]
-
-
 def flow(batch: dict[str, Tensor], **options: Any) -> FlowLoss:
-    defaults = {"clip": 1e-4, "ratio_norm": True, "flow_weight": 0.7, "global_count": S, "mse_weight": 0.3}
-    return flow_loss(**batch, std_W=STD_W, **defaults | options)  # type: ignore[arg-type]
+    defaults = {"clip": 1e-4, "ratio_norm": True, "flow_weight": 0.7, "global_count": S, "mse_weight": 0.3, "std": STD_W}
+    return flow_loss(**batch, **defaults | options)  # type: ignore[arg-type]
 
 
 def part(batch: dict[str, Tensor], rows: list[int]) -> dict[str, Tensor]:
@@ -66,39 +48,6 @@ def part(batch: dict[str, Tensor], rows: list[int]) -> dict[str, Tensor]:
 def gradient(loss: Tensor, of: Tensor) -> Tensor:
     (value,) = torch.autograd.grad(loss, of)
     return value
-
-
-# The sums of the paper.
-
-
-def test_text_loss_is_the_sequence_mean_of_token_means_by_hand() -> None:
-    # Ratios 1.5 and 1.1 with A = 2, ratio .5 with A = -1: -[ (2*1.28 + 2*1.1)/2 + (-.8) ] / 2, padding unread.
-    loss, _ = text_loss(
-        torch.tensor([[1.5, 1.1], [0.5, math.nan]]).log(),
-        torch.zeros(2, 2),
-        torch.tensor([[True, True], [True, False]]),
-        torch.tensor([2.0, -1.0]),
-        weight_S=torch.ones(2),
-        clip_low=0.2,
-        clip_high=0.28,
-        global_count=2,
-    )
-    assert loss.item() == pytest.approx(-((2.56 + 2.2) / 2 - 0.8) / 2)
-
-
-def test_text_loss_is_equation_2_written_out_token_by_token() -> None:
-    batch = text_batch()
-    expected = 0.0
-    for s in range(S):
-        terms = []
-        for k in range(int(batch["mask_ST"][s].sum())):
-            logp, advantage = float(batch["logp_ST"][s, k]), float(batch["advantage_S"][s])
-            ratio = math.exp(logp - float(batch["old_logp_ST"][s, k]))
-            log_q = float(batch["reference_logp_ST"][s, k]) - logp
-            kl = math.exp(log_q) - 1 - log_q
-            terms.append(min(ratio * advantage, min(max(ratio, 0.8), 1.28) * advantage) - 0.05 * kl)
-        expected -= math.fsum(terms) / len(terms) / S
-    assert text(batch)[0].item() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("ratio_norm", [True, False])
@@ -123,28 +72,23 @@ def test_flow_loss_is_equation_6_with_densities_by_torch_distributions(ratio_nor
 
 
 def test_gradients_by_finite_differences() -> None:
-    batch, words = flow_batch(), text_batch()
-    mean, velocity, logp = (value.requires_grad_() for value in (batch["mean_SWLC"], batch["velocity_SWLC"], words["logp_ST"]))
+    batch = flow_batch()
+    mean, velocity = (value.requires_grad_() for value in (batch["mean_SWLC"], batch["velocity_SWLC"]))
     assert torch.autograd.gradcheck(lambda m, v: flow(batch | {"mean_SWLC": m, "velocity_SWLC": v}).total, (mean, velocity))
-    assert torch.autograd.gradcheck(lambda p: text(words | {"logp_ST": p})[0], logp)
 
 
-# Invariants.
+def test_paintings_with_steps_of_their_own_are_each_as_they_would_be_alone() -> None:
+    batch = flow_batch(off_policy=1e-2)
+    std_SW = 0.2 + random(S, W, seed=40).abs()
+    weight_SW = random(S, W, seed=41).abs()
+    mean_SWLC = batch["mean_SWLC"].requires_grad_()
+    together = flow(batch, std=std_SW, mse_weight=weight_SW)
+    alone = [flow(part(batch, [s]), std=std_SW[s], mse_weight=weight_SW[s]).total for s in range(S)]
+    torch.testing.assert_close(together.total, torch.stack(alone).sum())
+    torch.testing.assert_close(gradient(together.total, mean_SWLC), gradient(torch.stack(alone).sum(), mean_SWLC))
 
 
-def test_before_the_first_update_the_text_gradient_is_reinforce() -> None:
-    batch = text_batch(off_policy=0.0)
-    logp_ST = batch["logp_ST"].requires_grad_()
-    loss, stats = text(batch, kl_weight=0.0)
-    lengths_S1 = batch["mask_ST"].sum(1, keepdim=True)
-    expected_ST = -batch["advantage_S"][:, None] * batch["mask_ST"] / lengths_S1 / S
-    torch.testing.assert_close(gradient(loss, logp_ST), expected_ST)
-    assert loss.item() == pytest.approx(-float(batch["advantage_S"].mean()))
-    assert stats.summary()["log_ratio_max"] == 0
-    assert stats.summary()["clip_low"] == stats.summary()["clip_high"] == 0
-
-
-def test_before_the_first_update_the_flow_gradient_is_advantage_times_noise() -> None:
+def test_before_the_first_update_the_gradient_is_advantage_times_noise() -> None:
     batch = flow_batch(off_policy=0.0)
     mean_SWLC = batch["mean_SWLC"].requires_grad_()
     loss = flow(batch)
@@ -175,12 +119,9 @@ def test_through_the_step_the_velocity_gradient_carries_the_papers_coefficient()
 
 @pytest.mark.parametrize("off_policy", [0.0, 0.3])
 def test_equal_rewards_give_exactly_zero_gradient(off_policy: float) -> None:
-    advantage_S = group_advantages(torch.full((1, S), 1 / 3)).flatten()
-    words = text_batch(off_policy) | {"advantage_S": advantage_S}
-    picture = flow_batch(off_policy) | {"advantage_S": advantage_S}
-    logp_ST, mean_SWLC = words["logp_ST"].requires_grad_(), picture["mean_SWLC"].requires_grad_()
-    assert gradient(text(words, kl_weight=0.0)[0], logp_ST).eq(0).all()
-    assert gradient(flow(picture).policy, mean_SWLC).eq(0).all()
+    batch = flow_batch(off_policy) | {"advantage_S": group_advantages(torch.full((1, S), 1 / 3)).flatten()}
+    mean_SWLC = batch["mean_SWLC"].requires_grad_()
+    assert gradient(flow(batch).policy, mean_SWLC).eq(0).all()
 
 
 def test_mse_vanishes_with_its_gradient_at_the_reference_and_never_reaches_it() -> None:
@@ -194,61 +135,36 @@ def test_mse_vanishes_with_its_gradient_at_the_reference_and_never_reaches_it() 
     torch.testing.assert_close(velocity.grad, torch.full_like(velocity, 0.3 * 2 / (S * W * L * C)))
 
 
-def test_nothing_old_and_no_text_reference_receives_a_gradient() -> None:
-    words, picture = text_batch(), flow_batch()
-    for batch in (words, picture):
-        for value in batch.values():
-            if value.is_floating_point():
-                value.requires_grad_()
-    (text(words)[0] + flow(picture).total).backward()
-    assert words["logp_ST"].grad is not None
-    assert picture["mean_SWLC"].grad is not None
-    for frozen in (words["old_logp_ST"], words["reference_logp_ST"], picture["old_mean_SWLC"], picture["x_next_SWLC"]):
-        assert frozen.grad is None
+def test_nothing_old_receives_a_gradient() -> None:
+    batch = flow_batch()
+    for value in batch.values():
+        value.requires_grad_()
+    flow(batch).total.backward()
+    assert batch["mean_SWLC"].grad is not None
+    assert batch["old_mean_SWLC"].grad is batch["x_next_SWLC"].grad is batch["reference_velocity_SWLC"].grad is None
 
 
 @pytest.mark.parametrize("cuts", [[[0, 1, 2], [3, 4, 5]], [[0], [1], [2], [3], [4], [5]], [[5, 0], [4, 1, 3, 2]]])
 def test_accumulation_and_sharding_do_not_change_loss_gradient_or_statistics(cuts: list[list[int]]) -> None:
-    words, picture = text_batch(), flow_batch()
-    leaves = [
-        words["logp_ST"].requires_grad_(),
-        picture["mean_SWLC"].requires_grad_(),
-        picture["velocity_SWLC"].requires_grad_(),
-    ]
-    whole_text, whole_flow = text(words), flow(picture)
-    whole = torch.autograd.grad(whole_text[0] + whole_flow.total, leaves)
-    texts, flows = [text(part(words, rows)) for rows in cuts], [flow(part(picture, rows)) for rows in reversed(cuts)]
-    loss = torch.stack([value for value, _ in texts] + [value.total for value in flows]).sum()
-    torch.testing.assert_close(loss, whole_text[0] + whole_flow.total)
-    torch.testing.assert_close(torch.autograd.grad(loss, leaves), whole)
-    stats = texts[0][1], flows[0].stats
-    for (_, words_stats), flow_part in zip(texts[1:], flows[1:], strict=True):
-        stats = stats[0] + words_stats, stats[1] + flow_part.stats
-    assert stats[0].summary() == pytest.approx(whole_text[1].summary())
-    assert stats[1].summary() == pytest.approx(whole_flow.stats.summary())
+    batch = flow_batch()
+    leaves = [batch["mean_SWLC"].requires_grad_(), batch["velocity_SWLC"].requires_grad_()]
+    whole = flow(batch)
+    parts = [flow(part(batch, rows)) for rows in cuts]
+    loss = torch.stack([each.total for each in parts]).sum()
+    torch.testing.assert_close(loss, whole.total)
+    torch.testing.assert_close(torch.autograd.grad(loss, leaves), torch.autograd.grad(whole.total, leaves))
+    stats = parts[0].stats
+    for more in parts[1:]:
+        stats = stats + more.stats
+    assert stats.summary() == pytest.approx(whole.stats.summary())
 
 
-def test_padding_and_dummies_count_for_nothing_whatever_they_hold() -> None:
-    words, picture = text_batch(), flow_batch()
-    wider = {name: torch.cat([value, value[:2]]) for name, value in words.items()}
-    for name in ("logp_ST", "old_logp_ST", "reference_logp_ST"):
-        wider[name] = torch.nn.functional.pad(wider[name], (0, 3), value=-math.inf)
-    wider["mask_ST"] = torch.nn.functional.pad(wider["mask_ST"], (0, 3), value=False)
-    wider["weight_S"] = torch.tensor([1.0] * S + [0.0] * 2)
-    wider["logp_ST"].requires_grad_()
-    loss, stats = text(wider)
-    expected, expected_stats = text(words)
-    torch.testing.assert_close(loss, expected)
-    assert stats.summary() == pytest.approx(expected_stats.summary())
-    of_logp = gradient(loss, wider["logp_ST"])
-    assert of_logp.isfinite().all()
-    assert of_logp[S:].eq(0).all()
-    assert of_logp[:, T:].eq(0).all()
-
-    more = {name: torch.cat([value, value[:2] * 3]) for name, value in picture.items()}
-    more["weight_S"] = wider["weight_S"]
-    torch.testing.assert_close(flow(more).total, flow(picture).total)
-    assert flow(more).stats.summary() == pytest.approx(flow(picture).stats.summary())
+def test_dummies_count_for_nothing_whatever_they_hold() -> None:
+    batch = flow_batch()
+    more = {name: torch.cat([value, value[:2] * 3]) for name, value in batch.items()}
+    more["weight_S"] = torch.tensor([1.0] * S + [0.0] * 2)
+    torch.testing.assert_close(flow(more).total, flow(batch).total)
+    assert flow(more).stats.summary() == pytest.approx(flow(batch).stats.summary())
 
 
 def test_precision_of_the_inputs_does_not_blur_a_clip_of_1e_6() -> None:
@@ -311,10 +227,3 @@ def test_half_a_velocity_comparison_is_refused(missing: str) -> None:
     del batch[missing]
     with pytest.raises(ValueError, match="only one of the two was given"):
         flow(batch)
-
-
-def test_a_kl_without_a_reference_is_refused() -> None:
-    batch = text_batch()
-    del batch["reference_logp_ST"]
-    with pytest.raises(ValueError, match=r"kl_weight is 0\.05, but there are no reference"):
-        text(batch)
