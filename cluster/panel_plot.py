@@ -22,12 +22,13 @@ def plot_panel(rows: Sequence[Mapping[str, Any]], thresholds: Mapping[str, float
 
     measured = [name for name in MEASURES if name in rows[0]]
     lines = -(-(len(measured) + 1) // COLUMNS)
-    figure, axes = pyplot.subplots(lines, COLUMNS, figsize=(4 * COLUMNS, 3 * lines), layout="constrained", squeeze=False)
+    figure, axes = pyplot.subplots(lines, COLUMNS, figsize=(4.5 * COLUMNS, 3.2 * lines), squeeze=False)
+    figure.subplots_adjust(left=0.04, right=0.99, bottom=0.08, top=0.94, hspace=0.35)  # a fitted layout draws everything twice
     scores, *others = axes.flat
     for name in ("score", "held_out_score"):
         if name in rows[0]:
             scores.plot([row["step"] for row in rows], [row[name] for row in rows], marker=".", label=name)
-    scores.set_title("training score and held-out score", fontsize="medium")
+    scores.set_title("training score and held-out score", fontsize="small")
     scores.legend()
     limits = all_bounds(rows[0], thresholds)
     for name, axis in zip(measured, others, strict=False):
@@ -38,7 +39,7 @@ def plot_panel(rows: Sequence[Mapping[str, Any]], thresholds: Mapping[str, float
         for limit in () if bounds is None else (bounds.low, bounds.high):
             if isfinite(limit):
                 axis.axhline(limit, color="red", linestyle="--", linewidth=1)
-        axis.set_title(f"{name}: {MEASURES[name].title}", fontsize="medium")
+        axis.set_title(f"{name}: {MEASURES[name].title}", fontsize="small")
     for axis in others[len(measured) :]:
         axis.set_visible(False)
     for axis in axes.flat:
