@@ -227,6 +227,6 @@ def test_a_plot_shows_alarms_and_bounds(tmp_path: Path, monkeypatch: pytest.Monk
     shown = [axis for axis in drawn[0].axes if axis.get_visible()]
     assert [axis.get_title().split(":")[0] for axis in shown] == ["training score and held-out score", "saturation"]
     curve, crosses, bound = shown[1].lines
-    assert np.array_equal(curve.get_xydata(), [[0, 0], [5, 0.05], [10, 0.1]])
-    assert np.array_equal(crosses.get_xydata(), [[10, 0.1]])
+    assert np.array_equal(curve.get_xydata(), [[0.0, 0.0], [5.0, 0.05], [10.0, 0.1]])
+    assert np.array_equal(crosses.get_xydata(), [[10.0, 0.1]])
     assert np.array_equal(bound.get_ydata(), [0.05, 0.05])
