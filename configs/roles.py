@@ -118,9 +118,8 @@ def require_rates(learner: LearnerConfig, trained: Collection[str]) -> None:
         key = f"{group}_learning_rate"
         given, default = getattr(learner, key), LearnerConfig.model_fields[key].default
         if given != default and group not in trained:
-            raise ValueError(
-                f"learner.{key} is {given}: of no use while {' and '.join(sorted(trained))} alone is trained; leave it out"
-            )
+            alone = f"{' and '.join(sorted(trained))} alone {'is' if len(trained) == 1 else 'are'} trained"
+            raise ValueError(f"learner.{key} is {given}: of no use while {alone}; leave it out")
 
 
 class ClusterConfig(Section):

@@ -1,14 +1,13 @@
-"""What a config may ask of guidance, and that training cannot ask for any."""
+"""What a config may ask of guidance, and where."""
 
 from pathlib import Path
 
 import pytest
 
+from configs.algorithms import UniGrpo
 from configs.guidance import Guidance
 from configs.load import QUICKSTART, ConfigError, load
 from configs.schema import TrainConfig
-
-PRESETS = [path for path in sorted(Path("configs").rglob("*.yaml")) if "sampler:" in path.read_text(encoding="utf-8")]
 
 
 def error_of(*overrides: str) -> str:
@@ -48,8 +47,13 @@ def test_an_image_scale_without_effect_is_refused() -> None:
     assert "evaluation.guidance: image_scale is 2.0, but text_scale 1 switches off all guidance" in message
 
 
-@pytest.mark.parametrize("key", ["sampler.guidance", "sampler.cfg_scale", "rollout.guidance", "guidance"])
-@pytest.mark.parametrize("path", PRESETS, ids=str)
-def test_training_has_no_key_for_guidance(path: Path, key: str) -> None:
-    with pytest.raises(ConfigError, match=rf"{key}: unknown key"):
-        load(path, [f"{key}=4"])
+def test_training_is_guided_by_an_objective_with_a_flow_term_or_not_at_all() -> None:
+    config = load(QUICKSTART, ["algorithm.guidance={text_scale: 2}"])
+    assert isinstance(config, TrainConfig)
+    assert isinstance(config.algorithm, UniGrpo)
+    assert config.algorithm.guidance == Guidance(text_scale=2.0)
+    assert config.evaluation.guidance is None
+    for path in ("sampler", "rollout"):
+        assert f"{path}.guidance: unknown key" in error_of(f"{path}.guidance={{}}")
+    with pytest.raises(ConfigError, match=r"algorithm\.guidance: unknown key"):
+        load(Path("configs/shapes/fpo.yaml"), ["algorithm.guidance={}"])
