@@ -25,11 +25,12 @@ def last_policy(config: TrainConfig) -> Path:
 
 
 def is_finished(config: TrainConfig) -> bool:
-    """Whether nothing of a run of one stage is left to do: neither a step, nor the evaluation of the last one."""
+    """Whether nothing of a run of one stage is left to do: neither a step, nor what is looked at after the last one."""
     if newest_checkpoint(checkpoints_folder(config)) != _last_checkpoint(config):
         return False
-    evaluated = {row["step"] for row in read_rows(config.run_dir / "metrics.jsonl") if row["kind"] == "evaluation"}
-    return config.steps in evaluated or not config.evaluation.due(config.steps, config.steps)
+    written = {row["kind"] for row in read_rows(config.run_dir / "metrics.jsonl") if row["step"] == config.steps}
+    due = {"evaluation": config.evaluation.due(config.steps, config.steps), "panel": config.panel_due(config.steps)}
+    return all(kind in written for kind, is_due in due.items() if is_due)
 
 
 def _last_checkpoint(config: TrainConfig) -> Path:

@@ -15,7 +15,7 @@ from cluster.faults import Unscored
 from cluster.judging import Judges
 from cluster.pool import drive
 from configs.reward import CombinedReward, Reward
-from configs.verifiers import OcrReward, RandomReward
+from configs.verifiers import Judge, OcrReward, RandomReward
 from reward_server.server import Judgement, Tally
 from unigrpo.types import Prompt, Score, ScoreFailure
 
@@ -23,7 +23,14 @@ OUT, WRONG = ScoreFailure(reason="connection refused", outage=True), ScoreFailur
 PROMPT = Prompt(index=0, text="a circle", metadata={})
 
 
-class FakeJudge:
+class FakeActor:
+    """A reward actor whose judge is not built from anything."""
+
+    def start(self, judge: Judge) -> None:
+        """Nothing to build."""
+
+
+class FakeJudge(FakeActor):
     """Fails sibling p for the first `failing[p]` times it is asked, with the failure given; its scores are `base` + p."""
 
     def become(self, base: float, failing: dict[int, tuple[int, ScoreFailure]]) -> None:
@@ -46,7 +53,7 @@ class FakeJudge:
         return self._asked
 
 
-class FakeMortalJudge:
+class FakeMortalJudge(FakeActor):
     """Dies of every group."""
 
     def judge(self, *_: Any) -> None:
@@ -172,7 +179,7 @@ def test_every_part_judges_and_its_failures_are_its_own() -> None:
     assert [pool.role for pool in judges.pools.values()] == ["reward.parts.text", "reward.parts.noise"]
 
 
-class FakeBrokenJudge:
+class FakeBrokenJudge(FakeActor):
     """Raises at every group of its first life, and judges in the next one."""
 
     def __init__(self, mark: str) -> None:
