@@ -10,7 +10,6 @@ from typing import Any
 
 import ray
 import torch
-from ray import ObjectRef
 
 from cluster.evaluation import Benchmark, benchmark as benchmark_of, evaluate, forgotten_prompts, seen_by
 from cluster.evaluation_files import Row, picture_rows, write_config, write_pictures, write_scores
@@ -19,6 +18,7 @@ from cluster.faults import Fault, Unscored
 from cluster.judged_folder import JudgedPrompt, read_folder
 from cluster.judging import Judges
 from cluster.placement import connect
+from cluster.policy import judging_role, policy_rollouts
 from cluster.pool import drive
 from cluster.preflight import prepare_evaluation, prepare_judging
 from cluster.report import headline_text, print_scores
@@ -27,16 +27,12 @@ from cluster.rollouts import Rollouts, Unjudged
 from cluster.run import session
 from cluster.statistics import judging_statistics
 from cluster.summary import scoring, summarise
-from cluster.system import judges_of, rollout_roles, rollouts_of
+from cluster.system import judges_of
 from cluster.view import View
 from cluster.workers import Workers
 from configs.load import ConfigError
 from configs.schema import TrainConfig
-from rollout_workers.weights import parameter_shapes
-from unigrpo.buckets import pack
 from unigrpo.geneval_folder import PaintedPrompt, is_geneval_folder, read_picture
-from unigrpo.models.bagel.config import WEIGHTS_FILE, BagelConfig
-from unigrpo.models.bagel.weights_file import WeightsFile
 from unigrpo.tokenizer import Tokenizer
 from unigrpo.types import Painting, Score
 
@@ -81,29 +77,13 @@ def _evaluate_policy(subject: Path, config: TrainConfig, name: str, out: Path | 
 
 def _paint(config: TrainConfig, tokenizer: Tokenizer, view: View, folder: Path) -> tuple[dict[str, Any], list[Row]]:
     """Scores of the checkpoint at `model.path`, with the roles of a rollout and no learner; its pictures go to `folder`."""
-    assert config.model.path is not None
     view.say("starting Ray, reasoners, denoisers and reward actors (half a minute)")
     connect(config.cluster)
-    role = _judging_role(config)
-    workers = Workers().serve(
-        rollout_roles(config, {role: config.evaluation_reward}, thinks=config.evaluation_thinks), config.cluster
-    )
-    judges = judges_of(role, config.evaluation_reward, workers, view)
-    rollouts = rollouts_of(config, workers, {"evaluation": judges}, tokenizer, view)
-    rollouts.load(_published(config.model.path, config.learner.bucket_bytes), version=0)
+    rollouts = policy_rollouts(config, tokenizer, view, Workers(), thinks=config.evaluation_thinks)
     write_config(folder, config)
     return evaluate_into(
         folder, rollouts, benchmark_of(config, tokenizer), tokenizer.decode, timeout=config.cluster.call_timeout
     )
-
-
-def _published(folder: Path, bucket_bytes: int) -> list[ObjectRef]:
-    """A checkpoint's weights for the workers, read a tensor at a time, in the precision of its file."""
-    shapes = parameter_shapes(BagelConfig.from_folder(folder))
-    with WeightsFile(folder / WEIGHTS_FILE) as file:
-        named = ((name, file.tensor(name)) for name in shapes)
-        carried = ((name, value if value.dtype == torch.bfloat16 else value.float()) for name, value in named)
-        return [ray.put(bucket) for bucket in pack(carried, version=0, bucket_bytes=bucket_bytes)]
 
 
 def evaluate_into(
@@ -157,7 +137,7 @@ def _judge_pictures(subject: Path, config: TrainConfig, name: str, out: Path | N
             view.say(f"{gaps} prompt numbers below {painted[-1].prompt.index} have no folder and count for nothing")
         view.say("starting Ray and reward actors")
         connect(config.cluster)
-        role = _judging_role(config)
+        role = judging_role(config)
         workers = Workers().serve(reward_roles(role, reward), config.cluster)
         judges = judges_of(role, reward, workers, view)
         judges.tally.groups = len(painted)
@@ -217,8 +197,3 @@ def _rows(subject: Path, judged: Sequence[JudgedPrompt]) -> list[Row]:
 def _say_what_is_forgotten(config: TrainConfig, view: View) -> None:
     if path := forgotten_prompts(config):
         view.say(f"prompts.path {path} is not here: which of its prompts training saw is not known, and none counts as seen")
-
-
-def _judging_role(config: TrainConfig) -> str:
-    """The config section of those who judge evaluations."""
-    return "reward" if config.evaluation.reward is None else "evaluation.reward"
