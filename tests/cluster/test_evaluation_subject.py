@@ -89,6 +89,22 @@ def test_a_policy_is_a_runs_newest_checkpoint_or_what_is_named(tmp_path: Path) -
         checkpoint_of(tmp_path / "nowhere")
 
 
+def test_of_a_run_of_two_stages_the_later_one_with_a_checkpoint_is_meant(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run_with(run / "stage-1", 5)
+    (run / "stage-2").mkdir()
+    for folder, points in ((run, 3), (run / "stage-1", 4), (run / "stage-2", 5)):
+        own = load(Path("configs/quickstart.yaml"), [f"evaluation.num_points={points}"])
+        (folder / "config.yaml").write_text(dump(own))
+    assert checkpoint_of(run) == run / "stage-1" / "checkpoints" / "step-000005"
+    assert evaluation_config(run, None, None, []).evaluation.num_points == 4
+    run_with(run / "stage-2", 7)
+    assert checkpoint_of(run) == run / "stage-2" / "checkpoints" / "step-000007"
+    assert evaluation_config(run, None, None, []).evaluation.num_points == 5
+    assert out_folder(None, run, "shapes") == run / "stage-2" / "evaluations" / "shapes-step-000007"
+    assert checkpoint_of(run / "stage-1") == run / "stage-1" / "checkpoints" / "step-000005"
+
+
 def test_results_go_where_they_are_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = run_with(tmp_path / "run", 2, 10)
     monkeypatch.chdir(tmp_path)
