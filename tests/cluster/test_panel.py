@@ -199,6 +199,7 @@ def test_a_panel_is_painted_as_in_training_without_its_noise_and_from_seeds_of_i
     assert training.window is not None
     assert training.leaves_trajectories
     assert sampling.windows([0]) is None
+    assert sampling.noise_level == 0
     assert (sampling.seed, sampling.step, sampling.group_size, sampling.num_thoughts) == (0, 0, 2, 2)
     assert (sampling.num_points, sampling.temperature, sampling.thinks, sampling.guidance, sampling.judge) == (
         training.num_points,
