@@ -16,13 +16,16 @@ from torch import Tensor
 
 from benchmarks.harness import Figure, report, take_turns
 from benchmarks.workload import checkpoint, prompts_and_thoughts, quickstart
-from configs.schema import TrainConfig, VelocityMse
-from learner.batch import FlowBatch, MiniBatch, Packer, TextBatch, cut, flow_batch, flow_rows, text_batch, text_row
+from configs.algorithms import UniGrpo, VelocityMse
+from configs.schema import TrainConfig
+from learner.batch import FlowBatch, Packer, TextBatch, cut, flow_batch, painting_rows, text_batch, text_row, window_steps
 from learner.learner import Learner
-from learner.policy import Window, token_logp, velocity
+from learner.policy import token_logp, velocity
+from learner.window import Window
 from rollout_workers.denoiser import Denoiser
-from unigrpo.algo.flow import rescale_to_elements, window_start
-from unigrpo.algo.objective import flow_loss, text_loss
+from unigrpo.algo.flow import rescale_to_elements, sde_step
+from unigrpo.algo.flow_grpo import flow_loss
+from unigrpo.algo.text_grpo import text_loss
 from unigrpo.buckets import pack
 from unigrpo.models.bagel.checkpoint import load_model
 from unigrpo.types import Given, Sample, Thought
@@ -54,7 +57,7 @@ def measure() -> Iterator[Figure]:
             "plain loop": plain.step,
         }
     )
-    samples = sum(len(each.samples) for each in batches[PLAIN_STEP])
+    samples = sum(len(each) for each in batches[PLAIN_STEP])
     what = f"{samples} samples, {len(batches[PLAIN_STEP])} updates, ZeRO-1, one rank"
     yield Figure(
         name=f"learner step over a plain torch loop ({what})",
@@ -75,13 +78,14 @@ def measure() -> Iterator[Figure]:
 class Plain:
     """The loop one would write without a framework."""
 
-    def __init__(self, config: TrainConfig, folder: Path, step: int, batches: Sequence[MiniBatch[Sample]]) -> None:
+    def __init__(self, config: TrainConfig, folder: Path, step: int, batches: Sequence[Sequence[Sample]]) -> None:
         self.model = load_model(folder).model
         self._reference = copy.deepcopy(self.model).requires_grad_(False)
-        self._config = config
-        self._window = Window.of(config.sampler, config.seed, step)
-        self._grid_hw = self.model.config.grid_hw(config.sampler.height, config.sampler.width)
-        self._elements = self._grid_hw[0] * self._grid_hw[1] * self.model.config.latent_channels
+        assert isinstance(config.algorithm, UniGrpo)
+        self._config, self._algorithm = config, config.algorithm
+        self._window = Window.of(config, step)
+        rows, columns = self.model.config.grid_hw(config.sampler.height, config.sampler.width)
+        self._elements = rows * columns * self.model.config.latent_channels
         self._packed = [self._pack(each) for each in batches]
         settings = config.learner
         self._adamw = torch.optim.AdamW(
@@ -105,20 +109,17 @@ class Plain:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._config.learner.max_grad_norm)
             self._adamw.step()
 
-    def _pack(self, mini_batch: MiniBatch[Sample]) -> tuple[list[TextBatch], list[FlowBatch], int]:
+    def _pack(self, samples: Sequence[Sample]) -> tuple[list[TextBatch], list[FlowBatch], int]:
         config, settings = self.model.config, self._config.learner
         packer = Packer(config=config, device=torch.device("cpu"), dtype=self.model.dtype, sees=False, paints=False)
-        times_W = self._window.t_W.tolist()
-        shape_WLC = (len(times_W), self._grid_hw[0] * self._grid_hw[1], config.latent_channels)
-        texts = [text_row(sample, config) for sample in mini_batch.samples]
-        flows = [row for sample in mini_batch.samples for row in flow_rows(sample, config, times_W)]
+        texts = [text_row(sample, config) for sample in samples]
+        flows = [
+            row for sample in samples for row in painting_rows(sample, config, lambda each: window_steps(each, self._window))
+        ]
         return (
             [text_batch(rows, packer) for rows in cut(texts, lambda row: row, settings.text_micro_batch)],
-            [
-                flow_batch(rows, packer, shape_WLC, self._grid_hw)
-                for rows in cut(flows, lambda row: row, settings.flow_micro_batch)
-            ],
-            mini_batch.global_count,
+            [flow_batch(rows, packer, self._window) for rows in cut(flows, lambda row: row, settings.flow_micro_batch)],
+            len(samples),
         )
 
     def _losses(self, texts: list[TextBatch], flows: list[FlowBatch], count: int) -> list[Callable[[], Tensor]]:
@@ -128,15 +129,22 @@ class Plain:
         ]
 
     def _anchors(self, batch: FlowBatch) -> tuple[Tensor, Tensor]:
-        return self._window.mean(batch.x_SWLC, velocity(self.model, batch)), velocity(self._reference, batch)
+        old_mean_SWLC, _ = self._transition(batch, velocity(self.model, batch, None))
+        return old_mean_SWLC, velocity(self._reference, batch, None)
+
+    def _transition(self, batch: FlowBatch, velocity_SWLC: Tensor) -> tuple[Tensor, Tensor]:
+        """[S, W, L, C] means and [S, W] standard deviations."""
+        times = batch.t_SW[..., None, None], batch.t_next_SW[..., None, None]
+        step = sde_step(batch.x_SWLC, velocity_SWLC, *times, noise_level=self._window.noise_level)
+        return step.mean, step.std[..., 0, 0]
 
     def _text(self, batch: TextBatch, old_logp_SN: Tensor, count: int) -> Tensor:
-        low, high = self._config.algorithm.text_clip
+        low, high = self._algorithm.text_clip
         return text_loss(
             token_logp(self.model, batch),
             old_logp_SN,
             batch.mask_SN,
-            batch.advantage_S,
+            batch.advantage_SN,
             weight_S=batch.weight_S,
             clip_low=low,
             clip_high=high,
@@ -144,14 +152,15 @@ class Plain:
         )[0]
 
     def _flow(self, batch: FlowBatch, old_mean_SWLC: Tensor, reference_SWLC: Tensor, count: int) -> Tensor:
-        algorithm = self._config.algorithm
+        algorithm = self._algorithm
         assert isinstance(algorithm.regulariser, VelocityMse)
-        velocity_SWLC = velocity(self.model, batch)
+        velocity_SWLC = velocity(self.model, batch, None)
+        mean_SWLC, std_SW = self._transition(batch, velocity_SWLC)
         return flow_loss(
-            self._window.mean(batch.x_SWLC, velocity_SWLC),
+            mean_SWLC,
             old_mean_SWLC,
             batch.x_next_SWLC,
-            self._window.std_W,
+            std_SW,
             batch.advantage_S,
             weight_S=batch.weight_S,
             clip=rescale_to_elements(algorithm.flow_clip, self._elements),
@@ -164,7 +173,7 @@ class Plain:
         ).total
 
 
-def mini_batches(config: TrainConfig, step: int) -> list[MiniBatch[Sample]]:
+def mini_batches(config: TrainConfig, step: int) -> list[list[Sample]]:
     """A step's samples in its mini-batches: right thoughts, pictures by the real denoiser, advantages of both signs."""
     denoiser = Denoiser(config)
     weights = denoiser._model.named_parameters()
@@ -172,14 +181,15 @@ def mini_batches(config: TrainConfig, step: int) -> list[MiniBatch[Sample]]:
     count = config.rollout.prompts_per_step * config.rollout.group_size
     eos = denoiser._model.config.eos_token_id
     chains = [(Given(token_ids=prompt), _thought((*thought, eos), step)) for prompt, thought in prompts_and_thoughts(count)]
-    start = window_start(config.seed, step, config.sampler.window_range, config.sampler.window_size)
-    _, trajectories = denoiser.paint(chains, range(count), config.sampler.num_points, start, None, step)
+    window = Window.of(config, step)
+    steps = [range(window.starts[0], window.starts[0] + window.size)] * count
+    _, trajectories = denoiser.paint(chains, range(count), config.sampler.num_points, steps, window.noise_level, None, step)
     samples = [
-        Sample(spans=(*spans, trajectory), advantage=index % 5 - 2.0)
+        Sample(prompt="", spans=(*spans, trajectory), advantages=(index % 5 - 2.0,) * 2)
         for index, (spans, trajectory) in enumerate(zip(chains, trajectories, strict=True))
     ]
     size = count // config.algorithm.mini_batches
-    return [MiniBatch(samples=tuple(samples[i : i + size]), global_count=size) for i in range(0, count, size)]
+    return [samples[i : i + size] for i in range(0, count, size)]
 
 
 def difference(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> float:

@@ -29,6 +29,12 @@ ADVANTAGES = (1.0, -1.0, 0.5, -0.5, 0.0, 0.3, -0.3, 1.2)
 LEARNER_STAGES = (0, 1, 3)
 SAVING_STAGES = (1, 3)
 LENGTHS = (1, 1, 24, 30)
+VARIED: dict[str, Any] = {
+    "rollout__images_per_thought": 2,
+    "algorithm__guidance": {"text_scale": 3.0, "interval": [0.9, 1.0]},
+    "algorithm__window__placement": "sample",
+    "algorithm__regulariser": {"kind": "adaptive_velocity_mse", "weight": 1e-3},
+}
 TAUGHT = (None, (8,), tuple(range(24)), tuple(range(30)))
 
 State = dict[Kind, dict[str, Any]]
@@ -52,6 +58,7 @@ def _everything(rank: Rank, folder: Path) -> dict[str, Any]:
         "parity": [(stage, *deviations(stage, rank, flow_first=first)) for stage in range(4) for first in (False, True)],
         "state": {stage: _state(stage, rank) for stage in SAVING_STAGES},
         "update": {stage: _uneven_update(stage, rank, folder) for stage in LEARNER_STAGES},
+        "varied": {stage: _varied_update(stage, rank, folder) for stage in SAVING_STAGES},
         "reference": {stage: _reference(stage, rank) for stage in (2, 3)},
         "recomputed": _recomputed(rank, folder),
         "frozen": {stage: _frozen(stage, rank) for stage in (1, 3)},
@@ -129,6 +136,17 @@ def _uneven_update(stage: int, rank: Rank, folder: Path) -> dict[str, Any]:
     return {"metrics": metrics, "weights": {name: value.tolist() for name, value in weights.items()}}
 
 
+def _varied_update(stage: int, rank: Rank, folder: Path) -> list[dict[str, float]]:
+    """Two steps of guided paintings, two of a thought, at windows of their own, and a weight that adapts; one rank fills up."""
+    config = make_config(folder / "model", folder / "varied", learner__zero_stage=stage, learner__num_ranks=2, **VARIED)
+    learner = make_learner(config, rank)
+    rows = []
+    for step in range(2):
+        samples = sample_step(config, step, ADVANTAGES)
+        rows.append(learner.update(step, [samples[:6] if rank.rank == 0 else samples[6:]]))
+    return rows
+
+
 def _published(learner: Learner) -> dict[str, Tensor]:
     return {name: tensor.clone() for bucket in learner.publish(1) for name, tensor in unpack(bucket)}
 
@@ -163,6 +181,21 @@ def test_uneven_shares_do_not_change_the_update(answers: list[dict[str, Any]], f
         got = {name: torch.tensor(value) for name, value in first[stage]["weights"].items()}
         assert_close(got, _published(learner), rtol=0, atol=2e-4)
         assert second[stage]["weights"] == {}, "rank 0 alone publishes"
+
+
+def test_guided_nested_paintings_are_learned_from_as_on_one_rank(
+    answers: list[dict[str, Any]], folder: Path, rank: Rank
+) -> None:
+    learner = make_learner(config := make_config(folder / "model", folder / "varied alone", **VARIED), rank)
+    alone = [learner.update(step, [sample_step(config, step, ADVANTAGES)]) for step in range(2)]
+    assert alone[1]["flow/regulariser_weight"] == pytest.approx(0.9 * alone[0]["flow/regulariser_weight"])
+    for answer in answers:
+        for rows in answer["varied"].values():
+            for got, expected in zip(rows, alone, strict=True):
+                assert got["on_policy/text"] == got["on_policy/flow"] == 0.0
+                for name, value in expected.items():
+                    if name.startswith(("loss/", "grad_norm", "flow/velocity", "flow/regulariser", "mismatch/")):
+                        assert got[name] == pytest.approx(value, rel=1e-4, abs=1e-7), name
 
 
 def _full_disk(rank: Rank, folder: Path) -> list[str | None]:

@@ -23,6 +23,11 @@ from unigrpo.types import Sample
 
 ADVANTAGES = (1.0, -1.0, 0.5, -0.5, 0.0, 0.3, -0.3, 1.2)
 GUIDANCE = {"text_scale": 3.0, "interval": [0.9, 1.0]}
+EVERYTHING = {
+    "rollout__images_per_thought": 2,
+    "algorithm__guidance": GUIDANCE,
+    "algorithm__window__placement": "sample",
+}
 
 
 def published(learner: Learner) -> dict[str, Tensor]:
@@ -100,15 +105,26 @@ def test_equal_rewards_move_nothing(model: Path, tmp_path: Path, rank: Rank) -> 
     assert_close(published(learner), before, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("stage", [0, 1, pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)])
-def test_a_stopped_context_leaves_the_text_expert_to_the_text_term(stage: int, model: Path, tmp_path: Path, rank: Rank) -> None:
+@pytest.mark.parametrize(
+    ("kind", "stage"),
+    [
+        ("unigrpo", 0),
+        ("uni_fpo", 1),
+        pytest.param("unigrpo", 2, marks=pytest.mark.slow),
+        pytest.param("unigrpo", 3, marks=pytest.mark.slow),
+        pytest.param("uni_fpo", 3, marks=pytest.mark.slow),
+    ],
+)
+def test_a_stopped_context_leaves_the_text_expert_to_the_text_term(
+    kind: str, stage: int, model: Path, tmp_path: Path, rank: Rank
+) -> None:
     samples = [
         replace(sample, advantages=(0.0, sample.advantages[1]))
-        for sample in sample_step(make_config(model, tmp_path), 0, ADVANTAGES)
+        for sample in sample_step(make_config(model, tmp_path, kind), 0, ADVANTAGES)
     ]
     norms = {}
     for mode in ("full", "stop"):
-        config = make_config(model, tmp_path, learner__zero_stage=stage, algorithm__context_gradient=mode)
+        config = make_config(model, tmp_path, kind, learner__zero_stage=stage, algorithm__context_gradient=mode)
         norms[mode] = make_learner(config, rank).update(0, [samples])
     assert norms["stop"]["grad_norm/text"] == 0.0 < norms["full"]["grad_norm/text"]
     assert norms["stop"]["grad_norm/generation"] == pytest.approx(norms["full"]["grad_norm/generation"], rel=1e-6)
@@ -134,12 +150,14 @@ def test_epochs_and_mini_batches_each_take_an_update(model: Path, tmp_path: Path
     assert metrics["text/log_ratio_max"] > 0
 
 
-def test_micro_batch_sizes_do_not_change_the_update(model: Path, tmp_path: Path, rank: Rank) -> None:
+@pytest.mark.parametrize("changes", [{}, EVERYTHING])
+def test_micro_batch_sizes_do_not_change_the_update(changes: dict[str, Any], model: Path, tmp_path: Path, rank: Rank) -> None:
+    samples = credited(sample_step(make_config(model, tmp_path, **changes), 0, ADVANTAGES))
     results = []
-    for text, flow in ((1, 1), (3, 2), (8, 8)):
-        config = make_config(model, tmp_path, learner__text_micro_batch=text, learner__flow_micro_batch=flow)
+    for text, flow in ((1, 1), (3, 2), (8, 16)):
+        config = make_config(model, tmp_path, learner__text_micro_batch=text, learner__flow_micro_batch=flow, **changes)
         learner = make_learner(config, rank)
-        results.append((learner.update(0, [sample_step(config, 0, ADVANTAGES)]), published(learner)))
+        results.append((learner.update(0, [samples]), published(learner)))
     for metrics, parameters in results[1:]:
         for name in ("loss/text", "loss/flow", "grad_norm/text", "grad_norm/generation"):
             assert metrics[name] == pytest.approx(results[0][0][name], rel=1e-5)

@@ -24,7 +24,7 @@ def written_out_loss(model: Bagel, config: TrainConfig, samples: Sequence[Sample
     text, flow = [], []
     for sample in samples:
         advantages = iter(sample.advantages)
-        context = [span for span in sample.spans if not isinstance(span, Trajectory)]
+        context = [span for span in sample.spans if isinstance(span, Given | Thought)]
         for span in sample.spans:
             if isinstance(span, Thought):
                 text.append(next(advantages) * mean_logp(model, context))

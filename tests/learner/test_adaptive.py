@@ -1,0 +1,57 @@
+"""An adaptive regulariser: its weight after each step by hand, and through a checkpoint."""
+
+from pathlib import Path
+
+import pytest
+
+from configs.schema import TrainConfig
+from learner.learner import Learner
+from learner.optimizer import Rank
+from tests.learner.tiny import make_config, make_learner, sample_step
+from unigrpo.algo.flow import rescale_to_elements
+
+ADVANTAGES = (1.0, -1.0, 0.5, -0.5)
+TARGET, RATE = 0.05, 0.2
+
+
+def config_of(model: Path, run_dir: Path) -> TrainConfig:
+    regulariser = {"kind": "adaptive_velocity_mse", "weight": 1e-3, "target": TARGET, "rate": RATE}
+    return make_config(model, run_dir, "flow_grpo", algorithm__regulariser=regulariser)
+
+
+def learned(learner: Learner, config: TrainConfig, step: int) -> dict[str, float]:
+    return learner.update(step, [sample_step(config, step, ADVANTAGES)])
+
+
+def test_the_weight_follows_the_drift_of_each_step(model: Path, tmp_path: Path, rank: Rank) -> None:
+    config = config_of(model, tmp_path)
+    learner = make_learner(config, rank)
+    rows = [learned(learner, config, step) for step in range(3)]
+    expected = rescale_to_elements(1e-3, 64)
+    for row in rows:
+        assert row["flow/regulariser_weight"] == pytest.approx(expected)
+        drift = row["flow/velocity_shift_rms"] / row["flow/reference_velocity_rms"]
+        expected *= 1 + RATE * min(max(drift / TARGET - 1, -1), 1)
+    assert rows[0]["flow/velocity_shift_rms"] == 0.0 < rows[1]["flow/velocity_shift_rms"]
+    assert rows[1]["flow/regulariser_weight"] == pytest.approx(0.8 * rows[0]["flow/regulariser_weight"])
+
+
+def test_a_resumed_run_goes_on_with_its_weight(model: Path, tmp_path: Path, rank: Rank) -> None:
+    config = config_of(model, tmp_path)
+    learner = make_learner(config, rank)
+    learned(learner, config, 0)
+    learner.save(1)
+    resumed = make_learner(config, rank)
+    assert resumed.restore() == 1
+    assert learned(resumed, config, 1) == learned(learner, config, 1)
+
+
+def test_a_checkpoint_without_the_weight_is_refused(
+    model: Path, tmp_path: Path, rank: Rank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_of(model, tmp_path)
+    learner = make_learner(config, rank)
+    monkeypatch.setattr(learner._objective, "state", dict)
+    learner.save(1)
+    with pytest.raises(ValueError, match="the checkpoint holds no flow/regulariser_weight"):
+        make_learner(config, rank).restore()
