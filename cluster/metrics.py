@@ -49,10 +49,12 @@ class Metrics:
         self._writer = SummaryWriter(str(self._board), purge_step=step + 1)
 
     def log(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
-        """Append one row and send its numbers to TensorBoard. Raises ValueError for a number that is not finite."""
+        """Append one row and send its numbers to TensorBoard. Raises FloatingPointError for one that is not finite."""
         for name, value in values.items():
             if isinstance(value, float) and not math.isfinite(value):
-                raise ValueError(f"metric {name} of step {step} is {value}; the run ends here, its last checkpoint still loads")
+                raise FloatingPointError(
+                    f"metric {name} of step {step} is {value}; the run ends here, its last checkpoint still loads"
+                )
         with self._path.open("a", encoding="utf-8") as file:
             file.write(_line({"kind": kind, "step": step, **values}))
         assert self._writer is not None, "resume() comes first"
@@ -60,6 +62,11 @@ class Metrics:
             if isinstance(value, int | float):
                 self._writer.add_scalar(f"{kind}/{name}", value, step)
         self._writer.flush()
+
+    def close(self) -> None:
+        """Nothing more is logged."""
+        if self._writer is not None:
+            self._writer.close()
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

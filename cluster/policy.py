@@ -20,7 +20,7 @@ from unigrpo.tokenizer import Tokenizer
 
 
 def policy_rollouts(config: TrainConfig, tokenizer: Tokenizer, view: View, workers: Workers, *, thinks: bool) -> Rollouts:
-    """Reasoners (if anything is to be thought), denoisers and the judges of evaluations, serving the weights of `model.path`."""
+    """Reasoners (if anything is thought), denoisers and the judges of evaluations, serving the weights of `model.path`."""
     assert config.model.path is not None, "checked before anything starts"
     role, reward = judging_role(config), config.evaluation_reward
     handles = workers.serve(rollout_roles(config, {role: reward}, thinks=thinks), config.cluster)

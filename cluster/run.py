@@ -1,7 +1,7 @@
 """One command from config to result: start the roles, run, shut down, and turn faults of the user's making into one message."""
 
 import errno
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -9,6 +9,7 @@ import ray
 from ray.exceptions import RayTaskError
 
 from cluster.loop import train
+from cluster.metrics import WALL_CLOCK
 from cluster.placement import connect
 from cluster.preflight import prepare
 from cluster.run_folder import run_folder
@@ -18,6 +19,7 @@ from cluster.view import View
 from cluster.workers import Workers
 from configs.load import ConfigError
 from configs.schema import TrainConfig
+from unigrpo.tokenizer import Tokenizer
 
 
 def run_training(config: TrainConfig) -> None:
@@ -26,17 +28,32 @@ def run_training(config: TrainConfig) -> None:
     Raises ConfigError for what the user can mend.
     """
     tokenizer = prepare(config, evaluates=config.evaluation.every is not None)
-    stages = stages_of(config)
-    with session(), ExitStack() as folders:
-        for each in stages if len(stages) == 1 else [config, *stages]:
-            folders.enter_context(run_folder(each))
+    with session(), stage_folders(config) as stages:
         print("starting Ray", flush=True)
         connect(config.cluster)
-        workers = Workers()
-        for stage in (*(stage for stage in stages[:-1] if not is_finished(stage)), stages[-1]):
-            with View(stage.steps) as view:
-                train(build(stage, tokenizer, view, workers), stage)
+        train_stages(stages, tokenizer, Workers(), View)
         print(f"done: metrics, checkpoints and samples are in {config.run_dir}")
+
+
+@contextmanager
+def stage_folders(config: TrainConfig) -> Iterator[list[TrainConfig]]:
+    """The stages of a config, the folder of each and that of the whole held as run_folder holds it. Raises ConfigError."""
+    stages = stages_of(config)
+    with ExitStack() as folders:
+        for each in stages if len(stages) == 1 else [config, *stages]:
+            folders.enter_context(run_folder(each))
+        yield stages
+
+
+def train_stages(
+    stages: Sequence[TrainConfig], tokenizer: Tokenizer, workers: Workers, watching: Callable[[int], View]
+) -> None:
+    """Train every stage but those before the last that are done; `watching` gives the view of so many steps."""
+    for stage in (*(stage for stage in stages[:-1] if not is_finished(stage)), stages[-1]):
+        with watching(stage.steps) as view:
+            system = build(stage, tokenizer, view, workers)
+            train(system, stage)
+            system.metrics.close()
 
 
 @contextmanager
@@ -58,6 +75,8 @@ def explained() -> Iterator[None]:
         if isinstance(error.cause, ValueError | OSError | ImportError | FloatingPointError):
             raise ConfigError(str(error.cause)) from error
         raise
+    except FloatingPointError as error:
+        raise ConfigError(str(error)) from error
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
@@ -69,4 +88,4 @@ def explained() -> Iterator[None]:
 def scores_of(rows: Sequence[dict[str, Any]], step: int) -> dict[str, Any]:
     """The evaluation row of a step without its bookkeeping."""
     [row] = [row for row in rows if row["kind"] == "evaluation" and row["step"] == step]
-    return {name: value for name, value in row.items() if name not in ("kind", "step")}
+    return {name: value for name, value in row.items() if name not in ("kind", "step") and not name.startswith(WALL_CLOCK)}

@@ -62,9 +62,10 @@ class System:
 
     def evaluate(self, step: int) -> None:
         """Score the weights the rollout workers hold; write down scores and pictures."""
-        asked = benchmark(self.config, self.tokenizer)
-        scores, groups = evaluate(self.rollouts, asked)
-        self.metrics.log("evaluation", step, scores)
+        asked, clock = benchmark(self.config, self.tokenizer), Clock(self.view.stage)
+        with clock("evaluation"):
+            scores, groups = evaluate(self.rollouts, asked)
+        self.metrics.log("evaluation", step, scores | clock.seconds)
         means = "  ".join(f"{name} {value:.3f}" for name, value in scores.items() if isinstance(value, float))
         if "unscored" in scores:
             means = f"no means, {scores['unscored']} of {len(asked.prompts)} prompts could not be judged"

@@ -40,11 +40,13 @@ STAGES = ("rollout", "data", "update", "sync")
 
 
 class View:
-    """A live table on a terminal; plain lines where the output is a file or a pipe."""
+    """A live table on a terminal; plain lines where the output is a file or a pipe, or where lines are labelled."""
 
-    def __init__(self, total_steps: int) -> None:
-        self._console = Console()
-        self._live = Live(console=self._console, refresh_per_second=4, transient=True) if self._console.is_terminal else None
+    def __init__(self, total_steps: int, *, label: str = "") -> None:
+        """label: what stands before every line, of a view beside others."""
+        self._console, self._label = Console(), f"{label}: " if label else ""
+        is_alone = self._console.is_terminal and not label
+        self._live = Live(console=self._console, refresh_per_second=4, transient=True) if is_alone else None
         self._total, self._step, self._stage = total_steps, 0, "evaluation"
         self._said_at = time.monotonic()
         self._step_seconds: list[float] = []
@@ -61,7 +63,7 @@ class View:
     def say(self, text: str) -> None:
         """One line that stays."""
         self._said_at = time.monotonic()
-        self._console.print(text, highlight=False, soft_wrap=True)
+        self._console.print(self._label + text, markup=False, highlight=False, soft_wrap=True)
 
     def stage(self, name: str) -> None:
         """The loop is at this stage now: rollout, update, sync."""

@@ -37,7 +37,7 @@ def test_a_row_cut_short_by_a_kill_is_left_out(tmp_path: Path) -> None:
 
 def test_a_number_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
     metrics = written(tmp_path, [])
-    with pytest.raises(ValueError, match=r"metric loss of step 4 is nan"):
+    with pytest.raises(FloatingPointError, match=r"metric loss of step 4 is nan"):
         metrics.log("train", 4, {"loss": math.nan})
     assert kept(tmp_path) == []
 

@@ -47,6 +47,9 @@ class FakeView:
     def say(self, text: str) -> None:
         self.said.append(text)
 
+    def stage(self, name: str) -> None:
+        pass
+
     stages = None
 
 
