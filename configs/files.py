@@ -41,10 +41,9 @@ def laid_over(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in own.items():
         below = base.get(key)
-        same_kind = (
-            isinstance(below, dict) and isinstance(value, dict) and value.get("kind", below.get("kind")) == below.get("kind")
-        )
-        merged[key] = laid_over(below, value) if isinstance(below, dict) and same_kind else value
+        if isinstance(below, dict) and isinstance(value, dict) and value.get("kind", below.get("kind")) == below.get("kind"):
+            value = laid_over(below, value)
+        merged[key] = value
     return merged
 
 
