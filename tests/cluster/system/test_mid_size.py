@@ -66,7 +66,7 @@ def values(start: Path, run: Path) -> dict[str, Any]:
             "steps": 3,
             "model": {"path": str(start / "model")},
             "rollout": {"prompts_per_step": 2, "group_size": 2, "max_thought_tokens": 16},
-            "sampler": {"num_points": 6, "window_range": [0, 4], "window_size": 2, "height": 256, "width": 256},
+            "sampler": {"num_points": 6, "height": 256, "width": 256},
             "algorithm.flow_clip": CLIP,
             "algorithm.ppo_epochs": 2,
             "reasoner": {"max_num_seqs": 4, "max_model_len": 512, "kv_cache_bytes": 1 << 26, "dtype": "bfloat16", **CPUS},
