@@ -1,4 +1,7 @@
-"""The learner's ranks as one learner: `update`, `publish`, `save`, `restore`."""
+"""The learner's ranks as one learner: `update`, `publish`, `save`, `restore`.
+
+Shapes: P prompts, G paintings of one prompt, M thoughts of one prompt.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -75,8 +78,9 @@ class LearnerGroup:
 
 
 def chains_of(group: Group, thought_M: Sequence[float], image_G: Sequence[float]) -> list[Chain[Held]]:
-    """A chain for each thought with all that was painted of it, or for each painting where nothing was thought, each with its
-    advantages: `thought_M` of the thoughts, `image_G` of the paintings.
+    """A chain for each thought with all that was painted of it, or for each painting where nothing was thought.
+
+    thought_M, image_G: advantages of thoughts and paintings, as advantages_of gives them.
     """
     contexts = [(*group.given, thought) for thought in group.thoughts] or [group.given] * len(group.scores)
     chains = []

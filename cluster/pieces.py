@@ -1,4 +1,7 @@
-"""What travels together through rollouts, how it is sampled, and which random draws are whose."""
+"""What travels together through rollouts, how it is sampled, and which random draws are whose.
+
+Shapes: P prompts, G paintings of one prompt, M thoughts of one prompt, K paintings of one thought, S paintings of several prompts.
+"""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence

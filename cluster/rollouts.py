@@ -1,4 +1,7 @@
-"""Prompts to judged groups: thoughts stream into painting and paintings into judging, whoever is free takes the next piece."""
+"""Prompts to judged groups: thoughts stream into painting and paintings into judging, whoever is free takes the next piece.
+
+Shapes: P prompts, G siblings painted of one prompt, M thoughts of one prompt, K paintings of one thought.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
