@@ -1,4 +1,4 @@
-"""`unigrpo`: train, sft, evaluate, export, validate, reward and the quickstart."""
+"""`unigrpo`: train, sft, evaluate, export, validate, reproduce, reward and the quickstart."""
 
 import argparse
 import sys
@@ -101,14 +101,35 @@ def _parser() -> argparse.ArgumentParser:
         verb.add_argument("config", type=Path, help="YAML file, such as configs/shapes_reward_service.yaml")
         verb.add_argument("overrides", nargs="*", metavar="key=value", help=OVERRIDES)
         verb.set_defaults(run=run)
+    reproduce = commands.add_parser("reproduce", help="run a study of several rows and seeds, and write its report")
+    reproduce.add_argument("study", help="table1 or another file of configs/studies, or the path of a YAML file")
+    reproduce.add_argument("overrides", nargs="*", metavar="key=value", help=OVERRIDES)
+    reproduce.add_argument("--rows", type=_names, default=(), metavar="ROW,ROW", help="a part of the rows")
+    reproduce.add_argument("--seeds", type=_numbers, default=(), metavar="N,N", help="instead of the study's seeds")
+    reproduce.add_argument("--report", action="store_true", help="only write the report of what is finished")
+    reproduce.set_defaults(run=_reproduce)
     quickstart = commands.add_parser("quickstart", help="train the bundled model for a few minutes and show before and after")
     quickstart.add_argument("overrides", nargs="*", metavar="key=value", help=OVERRIDES)
     quickstart.set_defaults(run=_quickstart)
     return parser
 
 
-COMMANDS = {"train": "train", "sft": "sft", "reward_service": "reward serve", "reward_model": "reward fit"}
+COMMANDS = {
+    "train": "train",
+    "sft": "sft",
+    "reward_service": "reward serve",
+    "reward_model": "reward fit",
+    "study": "reproduce",
+}
 """The command of each task."""
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in text.split(","))
 
 
 def _config(options: argparse.Namespace, kind: type[C]) -> C:
@@ -179,6 +200,12 @@ def _export(options: argparse.Namespace) -> None:
     from cluster.export import run_export
 
     run_export(options.subject, options.to, dtype=getattr(torch, options.dtype), text_expert=options.text_expert)
+
+
+def _reproduce(options: argparse.Namespace) -> None:
+    from cluster.studies.reproduce import run_study
+
+    run_study(options.study, options.overrides, rows=options.rows, seeds=options.seeds, only_report=options.report)
 
 
 def _quickstart(options: argparse.Namespace) -> None:

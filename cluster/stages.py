@@ -5,7 +5,7 @@ from pathlib import Path
 from cluster.metrics import read_rows
 from configs.algorithms import Algorithm
 from configs.roles import LearnerConfig
-from configs.schema import TrainConfig
+from configs.schema import SftConfig, TrainConfig
 from learner.checkpoint import POLICY, checkpoints_folder, newest_checkpoint
 
 
@@ -19,7 +19,7 @@ def stages_of(config: TrainConfig) -> list[TrainConfig]:
     return [first, second.model_copy(update={"model": model})]
 
 
-def last_policy(config: TrainConfig) -> Path:
+def last_policy(config: TrainConfig | SftConfig) -> Path:
     """Where the policy that a run of one stage ends with lies, once it has ended, in the released layout."""
     return _last_checkpoint(config) / POLICY
 
@@ -33,7 +33,7 @@ def is_finished(config: TrainConfig) -> bool:
     return all(kind in written for kind, is_due in due.items() if is_due)
 
 
-def _last_checkpoint(config: TrainConfig) -> Path:
+def _last_checkpoint(config: TrainConfig | SftConfig) -> Path:
     return checkpoints_folder(config) / f"step-{config.steps:06d}"
 
 

@@ -1,0 +1,50 @@
+"""What training cost, read from the metrics of a run's stages: pictures, updates and seconds; and its curves."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cluster.metrics import WALL_CLOCK, read_rows
+from cluster.summary import headline
+from configs.schema import TrainConfig
+
+Rows = Sequence[Mapping[str, Any]]
+STAGES = ("rollout", "update", "sync", "evaluation", "panel")
+"""Of the loop, one after the other; their seconds add up to what training took."""
+
+
+def training_compute(stages: Sequence[tuple[TrainConfig, Rows]]) -> dict[str, Any]:
+    """Images painted to learn from, optimizer updates, and seconds of every stage of the loop and every role, summed."""
+    images = updates = steps = 0
+    seconds: dict[str, float] = {}
+    for config, rows in stages:
+        training = [row for row in rows if row["kind"] == "train"]
+        steps += len(training)
+        images += sum(row["groups/asked"] for row in training) * config.rollout.group_size
+        updates += len(training) * config.algorithm.updates
+        for row in rows:
+            for name, value in row.items():
+                if name.startswith(WALL_CLOCK):
+                    stage = name.removeprefix(WALL_CLOCK)
+                    seconds[stage] = seconds.get(stage, 0.0) + value
+    whole = sum(seconds.get(stage, 0.0) for stage in STAGES)
+    return {"steps": steps, "images": images, "updates": updates, "seconds": seconds | {"training": whole}}
+
+
+def training_curves(stages: Sequence[tuple[TrainConfig, Rows]]) -> dict[str, list[tuple[int, float]]]:
+    """Reward of every step, and the headline score of every validation; steps of a second stage follow on the first's."""
+    reward: list[tuple[int, float]] = []
+    validation: dict[int, float] = {}
+    before = 0
+    for config, rows in stages:
+        for row in rows:
+            if row["kind"] == "train":
+                reward.append((before + row["step"], row["reward/mean"]))
+            elif row["kind"] == "evaluation" and "unscored" not in row:
+                validation.setdefault(before + row["step"], headline(dict(row)))
+        before += config.steps
+    return {"reward": reward, "validation": sorted(validation.items())}
+
+
+def rows_of(stages: Sequence[TrainConfig]) -> list[tuple[TrainConfig, Rows]]:
+    """Each stage with the rows it wrote."""
+    return [(stage, read_rows(stage.run_dir / "metrics.jsonl")) for stage in stages]

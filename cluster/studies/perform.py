@@ -1,0 +1,140 @@
+"""One run of a study on a started system: trained where it was left, evaluated in every mode, and written down at once."""
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from cluster.evaluation import benchmark, evaluate
+from cluster.faults import Unscored
+from cluster.policy import policy_rollouts
+from cluster.preflight import prepare, prepare_evaluation
+from cluster.report import headline_text
+from cluster.run import stage_folders, train_stages
+from cluster.samples import spread, write_samples
+from cluster.stages import is_finished, last_policy
+from cluster.studies.compute import rows_of, training_compute, training_curves
+from cluster.studies.plan import Run
+from cluster.studies.provenance import provenance
+from cluster.studies.result import RESULT, Result, decisive, hash_of
+from cluster.studies.thoughts import plan_scores
+from cluster.view import View
+from cluster.workers import Workers
+from configs.load import model_folder
+from configs.schema import TrainConfig
+from configs.study import StudyConfig
+from unigrpo.tokenizer import Tokenizer
+
+POLICY = "policy"
+"""In a run's folder, what it ended with."""
+Watching = Callable[[int], View]
+"""The view of so many steps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What training leaves for the result."""
+
+    stages: Sequence[TrainConfig]
+    policy: Path
+    """In the released layout."""
+    diverged: str | None
+
+
+def perform(run: Run, study: StudyConfig, workers: Workers, watching: Watching) -> None:
+    """Take a run to its result.json. Numbers that are no longer finite are a result too; what else goes wrong is raised."""
+    began = _now()
+    folder = run.config.run_dir
+    trained = _train(run, workers, watching) if study.rows[run.row].trains else _untrained(run)
+    scores: dict[str, dict[str, Any]] = {}
+    if trained.diverged is None:
+        with watching(0) as view:
+            scores = evaluate_modes(run, trained.policy, study.sheet_pictures, workers, view)
+    config, rows = decisive(run), rows_of(trained.stages)
+    compute = training_compute(rows)
+    compute["evaluation_images"] = sum(each["painted"] for each in scores.values())
+    compute["seconds"]["modes"] = sum(each["seconds"] for each in scores.values())
+    Result(
+        row=run.row,
+        start=run.start,
+        seed=run.seed,
+        diverged=trained.diverged,
+        scores=scores,
+        curves=training_curves(rows),
+        compute=compute,
+        config=config,
+        config_hash=hash_of(config),
+        provenance={**provenance(), "began": began, "ended": _now()},
+    ).write(folder)
+    tidy(run, study)
+
+
+def evaluate_modes(run: Run, policy: Path, pictures: int, workers: Workers, view: View) -> dict[str, dict[str, Any]]:
+    """Scores of a policy in each mode, with how many pictures were painted for them in how many seconds.
+
+    `pictures` of each mode go to samples/MODE in the run's folder: of the same prompts, whatever the policy.
+    Raises Unscored where a score failed.
+    """
+    configs = {mode: _with_policy(config, policy) for mode, config in run.modes.items()}
+    first = next(iter(configs.values()))
+    tokenizer = prepare_evaluation(first)
+    thinks = any(config.evaluation_thinks for config in configs.values())
+    rollouts = policy_rollouts(first, tokenizer, view, workers, thinks=thinks)
+    scores = {}
+    for mode, config in configs.items():
+        asked, timeout = benchmark(config, tokenizer), config.cluster.call_timeout
+        started = time.perf_counter()
+        found, groups = evaluate(rollouts, asked)
+        if "unscored" in found:
+            raise Unscored(
+                f"{found['unscored']} prompts of {run.name} could not be judged in mode {mode}; start again to go on"
+            )
+        if asked.plan is not None:
+            found |= plan_scores(groups, tokenizer.decode, timeout=timeout)
+        shown = spread(groups, pictures // asked.sampling.group_size)
+        write_samples(run.config.run_dir / "samples" / mode, shown, limit=pictures, decode=tokenizer.decode, timeout=timeout)
+        painted = len(asked.prompts) * asked.sampling.group_size * (1 if asked.plan is None else 2)
+        scores[mode] = found | {"painted": painted, "seconds": time.perf_counter() - started}
+        view.say(f"{mode}: {headline_text(found)}")
+    return scores
+
+
+def tidy(run: Run, study: StudyConfig) -> None:
+    """Remove a finished run's checkpoints; its last policy stays in policy/ where the study keeps it."""
+    folder = run.config.run_dir
+    assert (folder / RESULT).is_file(), "what is not written down is not removed"
+    stages = sorted(folder.glob("stage-*")) or [folder]
+    last = max(stages[-1].glob(f"checkpoints/step-*/{POLICY}"), default=None)
+    if study.keeps_policy and last is not None and not (folder / POLICY).exists():
+        last.rename(folder / POLICY)
+    for stage in stages:
+        if (stage / "checkpoints").exists():
+            shutil.rmtree(stage / "checkpoints")
+
+
+def _train(run: Run, workers: Workers, watching: Watching) -> Trained:
+    tokenizer: Tokenizer = prepare(run.config, evaluates=True)
+    diverged = None
+    with stage_folders(run.config) as stages:
+        try:
+            if not is_finished(stages[-1]):
+                train_stages(stages, tokenizer, workers, watching)
+        except FloatingPointError as error:
+            diverged = str(error)
+    return Trained(stages=stages, policy=last_policy(stages[-1]), diverged=diverged)
+
+
+def _untrained(run: Run) -> Trained:
+    assert run.config.model.path is not None, "a run has a start"
+    return Trained(stages=(), policy=model_folder(run.config.model.path), diverged=None)
+
+
+def _with_policy(config: TrainConfig, policy: Path) -> TrainConfig:
+    return config.model_copy(update={"model": config.model.model_copy(update={"path": policy}), "then": None})
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
