@@ -15,9 +15,9 @@ from torch import Tensor
 
 from configs import algorithms
 from configs.schema import TrainConfig
-from learner.batch import Packer, Row, dummy_row, dummy_trajectory, painting_rows
-from learner.terms.base import Loss, Term, share
-from learner.window import Window
+from learner.batch import Packer, Row
+from learner.terms.base import Loss, Term
+from learner.terms.paintings import painting_shares
 from unigrpo.algo.fpo import Draws, cfm_loss, draws_for, fpo_loss
 from unigrpo.models.bagel.packing import Noised, Packed
 from unigrpo.types import Sample, Trajectory
@@ -53,12 +53,7 @@ class FpoTerm(Term[FpoWork]):
     name = "fpo"
 
     def prepare(self, step: int, samples: Sequence[Sample]) -> list[FpoWork]:
-        model = self.model.config
-        grid_hw = model.grid_hw(self.config.sampler.height, self.config.sampler.width)
-        nothing = dummy_trajectory(Window.of(self.config, step), grid_hw, model.latent_channels)
-        rows = [row for sample in samples for row in painting_rows(sample, model, lambda painted: self._noised(painted, step))]
-        filler = dummy_row(nothing, self._noised(nothing, step))
-        shares = share(rows, self.config.learner.flow_micro_batch, samples, self.engine, self.model, filler=[filler])
+        shares = painting_shares(self, step, samples, lambda painted: self._noised(painted, step))
         batches = [self._packed(some, shares.packer, step) for some in shares.cuts]
         return [FpoWork(each, self._old_cfm(each), shares.global_count) for each in batches]
 

@@ -16,9 +16,10 @@ from torch.utils.checkpoint import checkpoint
 
 from configs.algorithms import Refl
 from configs.schema import TrainConfig
-from learner.batch import FlowBatch, dummy_row, dummy_trajectory, flow_batch, painting_rows, window_steps
+from learner.batch import FlowBatch, flow_batch, window_steps
 from learner.policy import velocity
-from learner.terms.base import Loss, Term, share
+from learner.terms.base import Loss, Term
+from learner.terms.paintings import painting_shares
 from learner.window import Window
 from learner.zero import ZeroEngine
 from unigrpo.algo.refl import predicted_clean, refl_loss
@@ -59,14 +60,7 @@ class ReflTerm(Term[ReflWork]):
 
     def prepare(self, step: int, samples: Sequence[Sample]) -> list[ReflWork]:
         window = Window.of(self.config, step)
-        rows = [
-            row
-            for sample in samples
-            for row in painting_rows(sample, self.model.config, lambda painted: window_steps(painted, window))
-        ]
-        nothing = dummy_trajectory(window, self._grid_hw, self.model.config.latent_channels)
-        filler = dummy_row(nothing, window_steps(nothing, window))
-        shares = share(rows, self.config.learner.flow_micro_batch, samples, self.engine, self.model, filler=[filler])
+        shares = painting_shares(self, step, samples, lambda painted: window_steps(painted, window))
         return [
             ReflWork(
                 flow_batch(some, shares.packer, window),
