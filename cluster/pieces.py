@@ -1,6 +1,6 @@
 """What travels together through rollouts, how it is sampled, and which random draws are whose.
 
-Shapes: P prompts, G paintings of one prompt, M thoughts of one prompt, K paintings of one thought, S paintings of several prompts.
+Shapes: P prompts, G paintings of one prompt, M thoughts of one prompt, K paintings of one thought, S paintings of a piece.
 """
 
 from collections import Counter
