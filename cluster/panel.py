@@ -7,6 +7,7 @@ deterministically with training's own grid and guidance.
 Shapes: P prompts, G pictures of a prompt.
 """
 
+import hashlib
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -45,6 +46,17 @@ class Panel:
     prompts: Sequence[Prompt]
     timeout: float
     """Seconds that one call may take."""
+
+    @property
+    def name(self) -> str:
+        """The same for panels whose measures are comparable: a run may be resumed with another one."""
+        painted = self.config.model_dump_json(exclude={"every", "thresholds"})
+        return hashlib.blake2b(painted.encode(), digest_size=6).hexdigest()
+
+    def rows(self, run_dir: Path) -> list[dict[str, Any]]:
+        """The rows of this panel in a run, but for those that could not be measured, in order."""
+        rows = read_rows(run_dir / "metrics.jsonl")
+        return [row for row in rows if row["kind"] == "panel" and row["name"] == self.name and "unscored" not in row]
 
     def inspect(self, rollouts: Rollouts, training: Sampling, watch: Watch) -> tuple[dict[str, float], list[Group]]:
         """Measures of the weights that are loaded, by name, and what they are of; sampled as `training` is, without its noise.
@@ -114,12 +126,6 @@ def patch_pixels(painting: Painting) -> int:
     """Side of the square of pixels that one latent token paints."""
     height, width = painting.image_HW3.shape[:2]
     return isqrt(height * width // len(painting.latent_LC))
-
-
-def panel_rows(run_dir: Path) -> list[dict[str, Any]]:
-    """The panels of a run that could be measured, in order."""
-    rows = read_rows(run_dir / "metrics.jsonl")
-    return [row for row in rows if row["kind"] == "panel" and "unscored" not in row]
 
 
 def panel_of(config: TrainConfig) -> Panel | None:

@@ -10,7 +10,7 @@ from cluster.evaluation import benchmark, evaluate
 from cluster.judging import Judges
 from cluster.learners import LearnerGroup
 from cluster.metrics import WALL_CLOCK, Clock, Metrics
-from cluster.panel import Panel, panel_of, panel_rows
+from cluster.panel import Panel, panel_of
 from cluster.panel_plot import plot_panel
 from cluster.pieces import Sampling
 from cluster.placement import Role
@@ -79,13 +79,14 @@ class System:
         clock, run_dir, thresholds = Clock(), self.config.run_dir, self.panel.config.thresholds.model_dump()
         with clock("panel"):
             row, groups = self.panel.inspect(self.rollouts, self.sampling(0), self.view.stages)
-        start = next(iter(panel_rows(run_dir)), row)
+        start = next(iter(self.panel.rows(run_dir)), row | {"step": step})
         raised, lines = alarms(row, start, thresholds)
-        self.metrics.log("panel", step, row | raised | clock.seconds)
-        self.view.say(f"panel of step {step}: " + "  ".join(f"{name} {value:.3g}" for name, value in row.items()))
+        self.metrics.log("panel", step, {"name": self.panel.name, **row, **raised, **clock.seconds})
+        told = "  ".join(f"{name} {value:.3g}" for name, value in row.items())
+        self.view.say(f"panel of step {step}, compared with step {start['step']}: {told}")
         for line in lines:
             self.view.say(f"ALARM at step {step}: {line}")
-        if rows := panel_rows(run_dir):
+        if rows := self.panel.rows(run_dir):
             plot_panel(rows, thresholds, run_dir / "panel.png")
         if groups:
             self._show(f"panel-{step:06d}", spread(groups, self.config.logging.samples // len(groups[0].scores)))

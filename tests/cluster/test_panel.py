@@ -183,12 +183,31 @@ def test_a_score_that_failed_leaves_no_measures_and_the_next_whole_panel_is_the_
     run: tuple[System, FakeView], rollouts: FakeRollouts
 ) -> None:
     running, view = run
+    assert running.panel is not None
     row = inspected(running, 0, rollouts)
     unscored = 1 if rollouts.tally.dropped else 2
-    assert {name: value for name, value in row.items() if "/" not in name} == {"kind": "panel", "step": 0, "unscored": unscored}
-    assert view.said == [f"panel of step 0: unscored {unscored}"]
+    assert {name: value for name, value in row.items() if "/" not in name} == {
+        "kind": "panel",
+        "step": 0,
+        "unscored": unscored,
+    } | {"name": running.panel.name}
+    assert view.said == [f"panel of step 0, compared with step 0: unscored {unscored}"]
     assert not inspected(running, 10, FakeRollouts(FakeJudges(0.1)))["alarm/gap"]
     assert inspected(running, 20, FakeRollouts(FakeJudges(-0.1)))["alarm/gap"]
+
+
+def test_another_panel_of_a_resumed_run_is_not_compared_with_the_first_and_other_thresholds_are_no_other_panel(
+    run: tuple[System, FakeView],
+) -> None:
+    running, view = run
+    assert running.panel is not None
+    inspected(running, 0, FakeRollouts(FakeJudges(0.5)))
+    config = running.panel.config
+    stricter = replace(running.panel, config=config.model_copy(update={"every": 3, "thresholds": Thresholds(gap=0.01)}))
+    assert inspected(replace(running, panel=stricter), 10, FakeRollouts(FakeJudges(0.45)))["alarm/gap"]
+    other = replace(running.panel, config=config.model_copy(update={"seed": 1}))
+    assert not inspected(replace(running, panel=other), 20, FakeRollouts(FakeJudges(0.1)))["alarm/gap"]
+    assert view.said[-1].startswith("panel of step 20, compared with step 20: score 0.5")
 
 
 def test_a_panel_is_painted_as_in_training_without_its_noise_and_from_seeds_of_its_own(run: tuple[System, FakeView]) -> None:
