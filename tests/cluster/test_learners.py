@@ -107,10 +107,10 @@ def test_equal_rewards_are_no_advantage_and_others_are_centred() -> None:
 def test_thoughts_and_their_paintings_are_credited_apart() -> None:
     """Thoughts earn 3/4 and 1/4 on average; their paintings deviate by 1/4, and by 1/4."""
     rank: Any = FakeRank()
-    group = fake_group(0, "counting", [1.0, 0.5, 0.0, 0.5], num_thoughts=2)
+    group = fake_group(0, "counting", [0.5, 1.0, 0.0, 0.5], num_thoughts=2)
     LearnerGroup([rank], timeout=1.0, reward=RandomReward()).update(0, [group], mini_batches=1)
     _, [chains], *_ = rank.update.calls[0]
-    expected = [(1.0, 1.0, -1.0), (-1.0, -1.0, 1.0)]
+    expected = [(1.0, -1.0, 1.0), (-1.0, -1.0, 1.0)]
     assert [chain.advantages for chain in chains] == [pytest.approx(each, abs=1e-5) for each in expected]
 
 

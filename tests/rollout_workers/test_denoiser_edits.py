@@ -104,11 +104,16 @@ def test_thoughts_of_another_version_are_not_sampled(denoiser: Denoiser) -> None
 def test_a_guided_painting_takes_the_steps_of_three_velocities(denoiser: Denoiser, file: Path, image_scale: float) -> None:
     [cat], _ = denoiser.see([(file, 11)])
     guidance = Guidance(text_scale=3.0, image_scale=image_scale, interval=INTERVAL, renorm="channel", renorm_min=0.2)
-    contexts: list[list[ContextSpan]] = [[SYSTEM, cat, PROMPT, SAID], [cat, OTHER, SAID], [SYSTEM, OTHER, SAID]]
-    _, traces = denoiser.paint(contexts, [21, 22, 23], POINTS, [range(2)] * 3, 0.8, guidance, 5)
+    contexts: list[list[ContextSpan]] = [
+        [SYSTEM, cat, PROMPT, SAID],
+        [cat, OTHER, SAID],
+        [SYSTEM, OTHER, SAID],
+        [cat, PROMPT],
+    ]
+    _, traces = denoiser.paint(contexts, [21, 22, 23, 24], POINTS, [range(2)] * 4, 0.8, guidance, 5)
     model, times = random_model(1, SEEING), time_grid(POINTS, 3.0).tolist()
-    without_text: list[list[Any]] = [[SYSTEM, cat], [cat], [SYSTEM]]
-    texts: list[list[Any]] = [[SYSTEM, PROMPT], [OTHER], [SYSTEM, OTHER]]
+    without_text: list[list[Any]] = [[SYSTEM, cat], [cat], [SYSTEM], [cat]]
+    texts: list[list[Any]] = [[SYSTEM, PROMPT], [OTHER], [SYSTEM, OTHER], [PROMPT]]
     for branches, trace in zip(zip(contexts, without_text, texts, strict=True), traces, strict=True):
         assert trace.cfg_scale == 3.0
         for k in range(2):
