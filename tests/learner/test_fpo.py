@@ -148,7 +148,7 @@ def made_at(step: int, span: Span) -> Span:
 
 def test_micro_batch_sizes_and_the_order_of_samples_do_not_change_the_update(model: Path, tmp_path: Path, rank: Rank) -> None:
     gradients = []
-    for size, reverse in ((1, False), (3, True), (8, False)):
+    for size, reverse in ((3, True), (8, False)):
         config = make_config(model, tmp_path, "fpo", learner__flow_micro_batch=size, learner__max_grad_norm=NO_CLIP)
         samples = sample_step(config, 0, ADVANTAGES)
         learner = make_learner(config, rank)

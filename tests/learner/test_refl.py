@@ -119,7 +119,7 @@ def refl_term(learner: Learner) -> ReflTerm:
 
 def test_micro_batch_sizes_do_not_change_the_update(model: Path, tmp_path: Path, rank: Rank) -> None:
     gradients = []
-    for size in (1, 3, 8):
+    for size in (2, 8):
         config = refl_config(model, tmp_path, learner__flow_micro_batch=size)
         learner = make_learner(config, rank)
         learner.update(0, [prompted(sample_step(config, 0, ADVANTAGES))])
