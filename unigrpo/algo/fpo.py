@@ -40,12 +40,12 @@ class Draws:
 
 
 def draws_for(latent_LC: Tensor, *, seed: int, step: int, num_draws: int, shift: float) -> Draws:
-    """The draws of a picture in one step: a function of the run's seed, the step and the latent itself.
+    """The draws of a picture in one step: a function of the run's seed, the step and the latent itself, [L, C] on the CPU.
 
     So they stay fixed for the whole step and belong to the picture, whatever rank or micro-batch it comes to. t is uniform,
     then shifted as the sampler's time grid is.
     """
-    picture = blake2b(latent_LC.float().cpu().contiguous().numpy().tobytes(), digest_size=16).hexdigest()
+    picture = blake2b(latent_LC.contiguous().numpy().tobytes(), digest_size=16).hexdigest()
     generator = torch.Generator().manual_seed(derive_seed(seed, "fpo", step, picture))
     even_K = torch.rand(num_draws, generator=generator, dtype=torch.float64)
     noise_KLC = torch.randn((num_draws, *latent_LC.shape), generator=generator)
