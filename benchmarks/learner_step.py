@@ -18,9 +18,10 @@ from benchmarks.harness import Figure, report, take_turns
 from benchmarks.workload import checkpoint, prompts_and_thoughts, quickstart
 from configs.algorithms import UniGrpo, VelocityMse
 from configs.schema import TrainConfig
-from learner.batch import FlowBatch, Packer, TextBatch, cut, flow_batch, painting_rows, text_batch, text_row, window_steps
+from learner.batch import FlowBatch, Packer, TextBatch, cut, flow_batch, text_batch, text_row, window_steps
 from learner.learner import Learner
 from learner.policy import token_logp, velocity
+from learner.terms.paintings import painting_rows
 from learner.window import Window
 from rollout_workers.denoiser import Denoiser
 from unigrpo.algo.flow import rescale_to_elements, sde_step

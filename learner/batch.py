@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from learner.window import Window
-from unigrpo.contexts import ContextSpan, without_last_text
 from unigrpo.models.bagel.config import BagelConfig
 from unigrpo.models.bagel.packing import Noised, Packed, Split, Text, pack, splits_of
 from unigrpo.types import Given, GivenPicture, Sample, Span, Thought, Trajectory
@@ -154,36 +153,6 @@ def text_row(sample: Sample, config: BagelConfig) -> Row:
     return Row(splits=tuple(splits), thoughts=thoughts, behavior_logp=tuple(behavior_logp), advantages=tuple(advantages))
 
 
-def painting_rows(
-    sample: Sample,
-    config: BagelConfig,
-    noised: Callable[[Trajectory], Sequence[Noised]],
-    *,
-    guided: bool = False,
-) -> list[Row]:
-    """One row a painting: what the policy had read and said by then, and noised latents of the painting over it."""
-    rows = []
-    context: list[ContextSpan] = []
-    for span, advantage in credited(sample):
-        if not isinstance(span, Trajectory):
-            context.append(span)
-            continue
-        latents = noised(span)
-        splits = (*splits_of(context, config), *latents)
-        unprompted = (*splits_of(without_last_text(context), config), *latents) if guided else ()
-        rows.append(
-            Row(
-                splits=splits,
-                thoughts={},
-                trajectory=span,
-                unprompted=unprompted,
-                advantages=(advantage,),
-                prompt=sample.prompt,
-            )
-        )
-    return rows
-
-
 def credited(sample: Sample) -> Iterator[tuple[Span, float]]:
     """Every span with its advantage: 0 for what the policy was given."""
     advantages = iter(sample.advantages)
@@ -262,32 +231,6 @@ def window_steps(trajectory: Trajectory, window: Window) -> list[Noised]:
     """The latents of every step of a painting's window."""
     times_W = window.times(trajectory.start)[:-1].tolist()
     return [Noised(x_LC, t, trajectory.grid_hw) for x_LC, t in zip(trajectory.x_WLC, times_W, strict=True)]
-
-
-def dummy_trajectory(window: Window, grid_hw: tuple[int, int], num_channels: int) -> Trajectory:
-    """A painting of zeros, as long as this window's, for batches that only keep step with other ranks."""
-    latent_LC = torch.zeros(grid_hw[0] * grid_hw[1], num_channels)
-    latents_WLC = latent_LC.expand(window.size, *latent_LC.shape)
-    start = window.starts[0] if window.starts else 0
-    return Trajectory(
-        x_WLC=latents_WLC,
-        x_next_WLC=latents_WLC,
-        mean_WLC=latents_WLC,
-        start=start,
-        grid_N=window.grid_N,
-        sigma_W=window.sigma(start),
-        latent_LC=latent_LC,
-        grid_hw=grid_hw,
-        cfg_scale=1.0,
-        policy_version=0,
-    )
-
-
-def dummy_row(trajectory: Trajectory, noised: Sequence[Noised], *, guided: bool = False) -> Row:
-    """A painting over no context that weighs nothing."""
-    splits = tuple(noised)
-    unprompted = splits if guided else ()
-    return Row(splits=splits, thoughts={}, trajectory=trajectory, unprompted=unprompted, advantages=(0.0,), weight=0.0)
 
 
 def _float64(values: Sequence[float]) -> Tensor:

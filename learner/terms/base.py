@@ -82,8 +82,11 @@ class Term(ABC, Generic[MicroBatch]):
         return {}
 
     def figures(self, step: int, stats: Stats) -> dict[str, float]:
-        """What the statistics of a whole step tell, without the term's name."""
-        return clipping(stats.summary())
+        """What the statistics of a whole step tell, without the term's name; of a ratio also where either clip binds."""
+        summary = stats.summary()
+        if "clip_low" in summary:
+            summary["clip_fraction"] = summary["clip_low"] + summary["clip_high"]
+        return summary
 
     def conclude(self, stats: Stats) -> None:
         """What the term changes of itself after the updates of a step, from the statistics over all ranks."""
@@ -94,13 +97,6 @@ class Term(ABC, Generic[MicroBatch]):
 
     def load(self, state: Mapping[str, float]) -> None:
         """Take over the state of a checkpoint. Raises ValueError where something is missing."""
-
-
-def clipping(summary: Mapping[str, float]) -> dict[str, float]:
-    """The same and, of a clipped ratio, the fraction where either clip binds."""
-    if "clip_low" not in summary:
-        return dict(summary)
-    return {**summary, "clip_fraction": summary["clip_low"] + summary["clip_high"]}
 
 
 @dataclass(frozen=True, slots=True)

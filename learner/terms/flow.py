@@ -15,9 +15,10 @@ from torch import Tensor
 
 from configs import algorithms
 from configs.schema import TrainConfig
-from learner.batch import FlowBatch, dummy_row, dummy_trajectory, flow_batch, painting_rows, window_steps
+from learner.batch import FlowBatch, flow_batch, window_steps
 from learner.policy import velocity
-from learner.terms.base import Loss, Term, share
+from learner.terms.base import Loss, Term
+from learner.terms.paintings import painting_shares
 from learner.window import Window
 from learner.zero import ZeroEngine
 from unigrpo.algo.adaptive import adapted_weight
@@ -61,11 +62,10 @@ class FlowTerm(Term[FlowWork]):
     def __init__(self, config: TrainConfig, engine: ZeroEngine, model: Bagel, reference: Bagel | None, start: Path) -> None:
         super().__init__(config, engine, model, reference, start)
         self._settings = settings = _settings(config)
-        self._grid_hw = model.config.grid_hw(config.sampler.height, config.sampler.width)
-        num_elements = self._grid_hw[0] * self._grid_hw[1] * model.config.latent_channels
+        rows, columns = model.config.grid_hw(config.sampler.height, config.sampler.width)
+        num_elements = rows * columns * model.config.latent_channels
         self._clip = rescale_to_elements(settings.flow_clip, num_elements)
         self._weight = 0.0
-        """Of the regulariser; that of the velocity MSE for this latent size."""
         if isinstance(settings.regulariser, algorithms.LatentKl):
             self._weight = settings.regulariser.weight
         elif not isinstance(settings.regulariser, algorithms.NoRegulariser):
@@ -73,14 +73,7 @@ class FlowTerm(Term[FlowWork]):
 
     def prepare(self, step: int, samples: Sequence[Sample]) -> list[FlowWork]:
         window, guided = Window.of(self.config, step), self._settings.guidance is not None
-        rows = [
-            row
-            for sample in samples
-            for row in painting_rows(sample, self.model.config, lambda painted: window_steps(painted, window), guided=guided)
-        ]
-        nothing = dummy_trajectory(window, self._grid_hw, self.model.config.latent_channels)
-        filler = dummy_row(nothing, window_steps(nothing, window), guided=guided)
-        shares = share(rows, self.config.learner.flow_micro_batch, samples, self.engine, self.model, filler=[filler])
+        shares = painting_shares(self, step, samples, lambda painted: window_steps(painted, window), guided=guided)
         return [self._anchored(flow_batch(some, shares.packer, window), shares.global_count) for some in shares.cuts]
 
     def loss(self, micro_batch: FlowWork) -> Loss:

@@ -18,7 +18,6 @@ from configs.schema import TrainConfig
 from learner.batch import TextBatch, text_batch, text_row
 from learner.policy import in_pieces, token_logp
 from learner.terms.base import Loss, Term, share
-from learner.zero import ZeroEngine
 from unigrpo.algo.text_grpo import text_loss
 from unigrpo.types import Sample
 
@@ -70,7 +69,10 @@ class TextTerm(Term[TextWork]):
         gaps = [
             (each.old_logp_SN.double() - each.batch.behavior_logp_SN)[each.batch.mask_SN].abs().cpu() for each in micro_batches
         ]
-        return gap_figures("mismatch/text", torch.cat(gaps), self.engine)
+        gap_N = torch.cat(gaps)
+        count, total = self.engine.total([gap_N.numel(), float(gap_N.sum())])
+        [largest] = self.engine.largest([float(gap_N.max()) if gap_N.numel() else 0.0])
+        return {"mismatch/text": largest, "mismatch/text_mean": total / count}
 
     def _anchored(self, batch: TextBatch, global_count: int) -> TextWork:
         old_logp_SN = self.engine.compute(lambda: token_logp(self.model, batch))
@@ -79,13 +81,6 @@ class TextTerm(Term[TextWork]):
         reference = self.reference
         assert reference is not None
         return TextWork(batch, old_logp_SN, self.engine.compute(lambda: token_logp(reference, batch)), global_count)
-
-
-def gap_figures(name: str, gap_N: Tensor, engine: ZeroEngine) -> dict[str, float]:
-    """The largest gap and the mean, over all ranks."""
-    count, total = engine.total([gap_N.numel(), float(gap_N.sum())])
-    [largest] = engine.largest([float(gap_N.max()) if gap_N.numel() else 0.0])
-    return {name: largest, f"{name}_mean": total / count}
 
 
 def _settings(config: TrainConfig) -> algorithms.TextTerm:

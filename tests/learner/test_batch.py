@@ -13,16 +13,14 @@ from learner.batch import (
     SftExample,
     TextBatch,
     cut,
-    dummy_row,
-    dummy_trajectory,
     flow_batch,
-    painting_rows,
     sees_pictures,
     sft_row,
     text_batch,
     text_row,
     window_steps,
 )
+from learner.terms.paintings import dummy_row, dummy_trajectory, painting_rows
 from learner.window import Window
 from tests.unigrpo.models.fakes import CONFIG
 from unigrpo.models.bagel.packing import Noised, Split, Text
