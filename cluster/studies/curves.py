@@ -24,8 +24,8 @@ def band(curves: Sequence[Sequence[tuple[int, float]]]) -> Band:
 
 
 def smoothed(curve: Sequence[tuple[int, float]], width: int = SMOOTHED) -> list[tuple[int, float]]:
-    """Means of `width` steps each, at the last of them; a rest that is shorter is left out."""
-    cut = [curve[first : first + width] for first in range(0, len(curve) - width + 1, width)]
+    """Means of `width` steps each, fewer in the last, at the last of them."""
+    cut = [curve[first : first + width] for first in range(0, len(curve), width)]
     return [(part[-1][0], fmean(value for _, value in part)) for part in cut]
 
 

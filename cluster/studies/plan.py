@@ -1,7 +1,7 @@
 """The runs of a study: every row from each of its starts with every seed, each as resolved configs."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,8 +66,9 @@ def runs_of(study: StudyConfig, folder: Path, *, rows: Sequence[str] = (), seeds
         raise ConfigError(f"there is no row {', '.join(unknown)}; rows are {', '.join(study.rows)}")
     starts = {name: _path(start, folder) for name, start in study.starts.items()}
     asked = {name: study.rows[name] for name in study.rows if name in rows or not rows}
+    own = {name: _steps(study, _config(folder, row, ())) if row.trains else [] for name, row in asked.items()}
     runs = [
-        _run(study, folder, name, start, starts[start], seed if row.trains else None)
+        _run(study, folder, name, start, starts[start], seed if row.trains else None, own[name])
         for number, seed in enumerate(seeds or study.seeds)
         for name, row in asked.items()
         if row.trains or number == 0
@@ -77,11 +78,10 @@ def runs_of(study: StudyConfig, folder: Path, *, rows: Sequence[str] = (), seeds
     return runs
 
 
-def _run(study: StudyConfig, folder: Path, name: str, start: str, path: Path, seed: int | None) -> Run:
+def _run(study: StudyConfig, folder: Path, name: str, start: str, path: Path, seed: int | None, steps: Sequence[str]) -> Run:
     row = study.rows[name]
     run_dir = study.run_dir / run_name(name, start, seed)
-    place = [f"run_dir={json.dumps(str(run_dir))}", f"model.path={json.dumps(str(path))}", f"seed={seed or 0}"]
-    steps = list(_steps(study, folder, row, place)) if row.trains else []
+    place = [f"run_dir={json.dumps(str(run_dir))}", f"model.path={json.dumps(str(path))}", f"seed={seed or 0}", *steps]
     validation = study.validation
     prompts = validation.prompts.model_dump_json()
     watched = [f"evaluation.every={validation.every}", f"evaluation.prompts={prompts}"]
@@ -91,18 +91,16 @@ def _run(study: StudyConfig, folder: Path, name: str, start: str, path: Path, se
         row=name,
         start=start,
         seed=seed,
-        config=_config(folder, row, [*place, *steps, *watched]),
-        modes={mode: _config(folder, row, [*place, *steps, *final, *keys]) for mode, keys in study.modes.items()},
+        config=_config(folder, row, [*place, *watched]),
+        modes={mode: _config(folder, row, [*place, *final, *keys]) for mode, keys in study.modes.items()},
     )
 
 
-def _steps(study: StudyConfig, folder: Path, row: Row, place: Sequence[str]) -> Iterator[str]:
+def _steps(study: StudyConfig, row: TrainConfig) -> list[str]:
     """The study's steps; of a row with two stages each takes half."""
-    if _config(folder, row, place).then is None:
-        yield f"steps={study.steps}"
-    else:
-        yield f"steps={study.steps - study.steps // 2}"
-        yield f"then.steps={study.steps // 2}"
+    if row.then is None:
+        return [f"steps={study.steps}"]
+    return [f"steps={study.steps - study.steps // 2}", f"then.steps={study.steps // 2}"]
 
 
 def _config(folder: Path, row: Row, overrides: Sequence[str]) -> TrainConfig:

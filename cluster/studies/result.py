@@ -87,7 +87,7 @@ def decisive(run: Run) -> dict[str, Any]:
     with (model_folder(run.config.model.path) / WEIGHTS_FILE).open("rb") as file:
         start = hashlib.file_digest(file, "sha256").hexdigest()
     evaluated = {mode: config.model_dump(mode="json")["evaluation"] for mode, config in run.modes.items()}
-    return {"start": start, **_flat({**run.config.model_dump(mode="json"), "modes": evaluated})}
+    return {"sha256 of the start": start, **_flat({**run.config.model_dump(mode="json"), "modes": evaluated})}
 
 
 def hash_of(values: Mapping[str, Any]) -> str:

@@ -1,0 +1,43 @@
+"""What a run cost and its curves, read from the metrics of its stages."""
+
+from typing import Any
+
+from cluster.studies.compute import training_compute, training_curves
+from configs.load import QUICKSTART, load
+from configs.schema import TrainConfig
+
+
+def a_stage(steps: int) -> TrainConfig:
+    config = load(QUICKSTART, [f"steps={steps}", "rollout.group_size=4"])
+    assert isinstance(config, TrainConfig)
+    return config  # one pass over two mini-batches: two updates a step
+
+
+def train_row(step: int, reward: float, asked: int = 8) -> dict[str, Any]:
+    seconds = {"seconds/rollout": 1.0, "seconds/update": 2.0, "seconds/sync": 0.5, "seconds/reasoner": 0.25}
+    return {"kind": "train", "step": step, "reward/mean": reward, "groups/asked": asked, **seconds}
+
+
+def evaluation_row(step: int, strict: float) -> dict[str, Any]:
+    scores = {"strict": strict, "headline": {"score": "strict", "over": "pictures"}, "category_mean": {}}
+    return {"kind": "evaluation", "step": step, "seconds/evaluation": 3.0, **scores}
+
+
+STAGES: list[tuple[TrainConfig, list[dict[str, Any]]]] = [
+    (a_stage(2), [evaluation_row(0, 0.1), train_row(1, 0.5), train_row(2, 0.6), evaluation_row(2, 0.2)]),
+    (a_stage(1), [evaluation_row(0, 0.2), train_row(1, 0.7, asked=7), {"kind": "evaluation", "step": 1, "unscored": 2}]),
+]
+
+
+def test_pictures_updates_and_seconds_are_those_of_all_stages() -> None:
+    found = training_compute(STAGES)
+    assert (found["steps"], found["images"], found["updates"]) == (3, (8 + 8 + 7) * 4, 6)
+    assert found["seconds"] == {"rollout": 3, "update": 6, "sync": 1.5, "reasoner": 0.75, "evaluation": 9, "training": 19.5}
+
+
+def test_steps_of_a_second_stage_follow_on_the_first() -> None:
+    assert training_curves(STAGES) == {"reward": [(1, 0.5), (2, 0.6), (3, 0.7)], "validation": [(0, 0.1), (2, 0.2)]}
+
+
+def test_nothing_trained_cost_nothing() -> None:
+    assert training_compute([]) == {"steps": 0, "images": 0, "updates": 0, "seconds": {"training": 0}}

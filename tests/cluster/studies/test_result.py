@@ -1,0 +1,88 @@
+"""What is finished is told from what is not, and from what was another run."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cluster.studies.perform import tidy
+from cluster.studies.plan import Run, runs_of
+from cluster.studies.result import RESULT, Result, decisive, hash_of, is_done, read_result
+from configs.load import ConfigError, model_folder
+from tests.cluster.studies.fakes import CONFIGS, fake_result, fake_study
+
+
+def the_run(run_dir: Path, *overrides: str, **changes: object) -> Run:
+    row = {"config": "../shapes/unigrpo.yaml", "overrides": list(overrides)}
+    return runs_of(fake_study(run_dir, rows={"unigrpo": row}, **changes), CONFIGS)[0]
+
+
+def finished(run: Run) -> None:
+    result: Result = fake_result("unigrpo", "sft", 0, 0.7)
+    replace(result, config=decisive(run)).write(run.config.run_dir)
+
+
+def test_a_result_is_read_as_it_was_written(tmp_path: Path) -> None:
+    result = fake_result("unigrpo", "sft", 0, 0.7)
+    result.write(tmp_path)
+    read = read_result(tmp_path / RESULT)
+    assert json.loads(json.dumps(read.scores)) == json.loads(json.dumps(result.scores))
+    assert (read.row, read.seed, read.diverged, read.config_hash) == ("unigrpo", 0, None, "abc")
+    assert [path.name for path in tmp_path.iterdir()] == [RESULT]
+
+
+def test_another_format_is_refused(tmp_path: Path) -> None:
+    (tmp_path / RESULT).write_text(json.dumps({"format": 0}))
+    with pytest.raises(ConfigError, match="has format 0, this version reads 1"):
+        read_result(tmp_path / RESULT)
+
+
+def test_what_is_finished_is_done_wherever_and_with_however_much_it_would_run_today(tmp_path: Path) -> None:
+    run = the_run(tmp_path)
+    assert not is_done(run)
+    finished(run)
+    assert is_done(run)
+    assert is_done(the_run(tmp_path, "denoiser.num_workers=3", "learner.placement.num_cpus=1", "logging.samples=4"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "changes", "key"),
+    [
+        (["learner.text_learning_rate=1.0e-4"], {}, "learner.text_learning_rate was 0.0003 and is 0.0001"),
+        ([], {"steps": 22}, "steps was 21 and is 22"),
+        ([], {"images_per_prompt": 4}, "modes.think.images_per_prompt was 2 and is 4"),
+        ([], {"starts": {"sft": {"kind": "checkpoint", "path": "bundled:shapes_base"}}}, "sha256 of the start was "),
+    ],
+)
+def test_what_was_another_run_is_refused(tmp_path: Path, overrides: list[str], changes: dict[str, object], key: str) -> None:
+    finished(the_run(tmp_path))
+    with pytest.raises(ConfigError, match=key):
+        is_done(the_run(tmp_path, *overrides, **changes))
+
+
+def test_a_start_is_the_same_under_another_path(tmp_path: Path) -> None:
+    shutil.copytree(model_folder(Path("bundled:shapes")), tmp_path / "copy")
+    copied = {"sft": {"kind": "checkpoint", "path": str(tmp_path / "copy")}}
+    assert decisive(the_run(tmp_path)) == decisive(the_run(tmp_path, starts=copied))
+    assert hash_of({"a": 1, "b": 2}) == hash_of({"b": 2, "a": 1}) != hash_of({"a": 2, "b": 2})
+
+
+@pytest.mark.parametrize("stages", [[""], ["stage-1", "stage-2"]])
+@pytest.mark.parametrize("keeps", [True, False])
+def test_of_a_finished_run_the_last_policy_stays_if_anything(tmp_path: Path, stages: list[str], keeps: bool) -> None:
+    run = the_run(tmp_path)
+    folder = run.config.run_dir
+    for stage in stages:
+        for step in (10, 20):
+            policy = folder / stage / "checkpoints" / f"step-{step:06d}" / "policy"
+            policy.mkdir(parents=True)
+            (policy / "told").write_text(f"{stage} {step}")
+    finished(run)
+    for _ in range(2):  # a kill may have come between writing and removing
+        tidy(run, fake_study(tmp_path, keeps_policy=keeps))
+        assert not list(folder.rglob("checkpoints"))
+        assert (folder / "policy").exists() == keeps
+    if keeps:
+        assert (folder / "policy" / "told").read_text() == f"{stages[-1]} 20"
