@@ -59,7 +59,7 @@ class AdaptiveVelocityMse(Section):
     """beta_img of the first step, at D_ref = 262,144 latent elements; scaled by sqrt(D_ref / D)."""
     target: PositiveFloat = 0.1
     """Drift to hold: rms(v - v_ref) / rms(v_ref) over the window's steps."""
-    rate: PositiveFloat = 0.1
+    rate: float = Field(default=0.1, gt=0, lt=1)
     """The weight is multiplied by 1 + rate * clip(drift / target - 1, -1, 1) after every step."""
 
 
@@ -203,8 +203,9 @@ class Refl(Section):
     kind: Literal["refl"] = "refl"
     reward_model: RewardModelChoice = RewardModelChoice()
     """What is climbed. Scores and advantages of the `reward` section are logged beside it, and not learned from."""
-    late_steps: tuple[NonNegativeInt, NonNegativeInt] = (15, 23)
-    """[lo, hi): denoising steps of which one is drawn for each step of training."""
+    late_steps: tuple[NonNegativeInt, NonNegativeInt] = (18, 24)
+    """[lo, hi): denoising steps of which one is drawn for each step of training; the default is the last quarter of 24 steps,
+    as in ImageReward."""
     mini_batches: PositiveInt = 1
     """Disjoint mini-batches of a step's samples, one optimizer update each; they divide rollout.prompts_per_step."""
     trains: ClassVar[tuple[ParameterGroup, ...]] = ("generation",)

@@ -57,7 +57,7 @@ def test_every_method_has_the_keys_of_its_terms_and_trains_their_experts(
         ("text_grpo", None, 2),
         ("fpo", None, 2),
         ("uni_fpo", None, 2),
-        ("refl", Window(range=(15, 23), size=1, noise_level=0), 1),
+        ("refl", Window(range=(18, 24), size=1, noise_level=0), 1),
     ],
 )
 def test_every_method_says_what_is_recorded_and_how_often_it_updates(kind: str, window: Window | None, updates: int) -> None:
