@@ -24,7 +24,7 @@ from unigrpo.types import Painting, Score, Thought
 
 THRESHOLDS = Thresholds().model_dump()
 SIBLINGS = 4
-PROMPTS = [prompt for prompt in shapes_prompts("train") if prompt.metadata["tag"] in ("counting", "color_attr")][::12]
+PROMPTS = [prompt for prompt in shapes_prompts("train") if prompt.metadata["tag"] in ("counting", "color_attr")][::20]
 LENIENT, STRICT = (GenevalVerifier(GenevalReward(detector="shapes", score=score)) for score in ("geneval", "strict"))
 
 
