@@ -10,7 +10,7 @@ from configs.verifiers import Judge
 class Thresholds(Section):
     """How far each measure may move from the panel's first row (unigrpo/hacking.py says which is what); null never alarms."""
 
-    gap: PositiveFloat | None = 0.1
+    gap: PositiveFloat | None = 0.15
     """Rise of training score minus held-out score, in the units of the scores."""
     saturation: PositiveFloat | None = 0.05
     """Rise of the share of pixels with a channel at 0 or 255."""
