@@ -15,14 +15,12 @@ def plot_panel(rows: Sequence[Mapping[str, Any]], thresholds: Mapping[str, float
 
     rows: those of one run, measured panels alone, in order; bounds follow from the first.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure  # not pyplot, whose figures belong to one thread: a study runs several
 
     measured = [name for name in MEASURES if name in rows[0]]
     lines = -(-(len(measured) + 1) // COLUMNS)
-    figure, axes = pyplot.subplots(lines, COLUMNS, figsize=(4.5 * COLUMNS, 3.2 * lines), squeeze=False)
+    figure = Figure(figsize=(4.5 * COLUMNS, 3.2 * lines))
+    axes = figure.subplots(lines, COLUMNS, squeeze=False)
     figure.subplots_adjust(left=0.04, right=0.99, bottom=0.08, top=0.94, hspace=0.35)  # a fitted layout draws everything twice
     scores, *others = axes.flat
     for name in ("score", "held_out_score"):
@@ -45,4 +43,3 @@ def plot_panel(rows: Sequence[Mapping[str, Any]], thresholds: Mapping[str, float
     for axis in axes.flat:
         axis.set_xlabel("step")
     figure.savefig(path, dpi=100)
-    pyplot.close(figure)

@@ -44,14 +44,13 @@ def bands_of(study: StudyConfig, results: Sequence[Result]) -> Mapping[str, Mapp
 
 def plot_study(study: StudyConfig, results: Sequence[Result], path: Path) -> None:
     """Both panels as one PNG; the shade reaches from the least to the greatest run."""
-    import matplotlib
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    palette = pyplot.get_cmap("tab20")
+    palette = colormaps["tab20"]
     colors = {row: palette(number % palette.N) for number, row in enumerate(study.rows)}
-    figure, axes = pyplot.subplots(1, 2, figsize=(13, 5), layout="constrained")
+    figure = Figure(figsize=(13, 5), layout="constrained")
+    axes = figure.subplots(1, 2)
     for axis, (panel, rows) in zip(axes, bands_of(study, results).items(), strict=True):
         for row, points in rows.items():
             steps, means, least, greatest = zip(*points, strict=True)
@@ -60,5 +59,4 @@ def plot_study(study: StudyConfig, results: Sequence[Result], path: Path) -> Non
         axis.set_title(panel)
         axis.set_xlabel("step")
     axes[0].legend(fontsize="small")
-    figure.savefig(path, dpi=110, metadata={"Software": None})
-    pyplot.close(figure)
+    figure.savefig(path, dpi=110)

@@ -1,7 +1,7 @@
 """The tables of a study's report, in Markdown."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from statistics import fmean
 
 from cluster.studies.figures import Difference, Mean, differences, mean_of, score_name, value_of, values
 from cluster.studies.plan import run_name
@@ -70,6 +70,10 @@ def order_table(study: StudyConfig, results: Sequence[Result], mode: str) -> lis
         for each in found
     ]
     lines = table(["rows", "paper", f"{name}, {mode}", "runs compared", "here"], body)
+    ranked = sorted(scores, key=lambda row: -fmean(scores[row].values()))
+    lines += ["", f"By the mean over runs: {' > '.join(ranked)}."]
+    if paper:
+        lines.append(f"In the paper: {' > '.join(sorted(paper, key=lambda row: -paper[row]))}.")
     known = [each for each in found if each.paper]
     if known:
         counted = {verdict: sum(each.verdict == verdict for each in known) for verdict in ("above", "below", "undecided")}
@@ -127,9 +131,12 @@ def _signed_mean(mean: Mean) -> str:
 
 
 def _signed(number: float | None) -> str:
-    return NONE if number is None else f"{number:+.3f}".replace("0.", ".", 1)
+    return _short(number, "+")
 
 
-def _short(number: Any) -> str:
-    """Example: .743; -.012; 1.000."""
-    return NONE if number is None else f"{number:.3f}".replace("0.", ".", 1) if abs(number) < 0.9995 else f"{number:.3f}"
+def _short(number: float | None, sign: str = "") -> str:
+    """Example: .743; -.012; 1.000; with a sign +.743."""
+    if number is None:
+        return NONE
+    text = f"{round(number, 3) + 0.0:{sign}.3f}"  # + 0.0 makes -0 a plain 0
+    return text.replace("0.", ".", 1) if abs(number) < 0.9995 else text

@@ -49,6 +49,8 @@ def test_rows_are_set_against_the_paper_pair_by_pair(tmp_path: Path) -> None:
     assert "| text_grpo - sft | +.060 | +.200 [+.200, +.200] | 2 | above |" in lines
     assert "| unigrpo - sft | +.080 | +.250 [-.385, +.885] | 2 | within the interval |" in lines
     assert "| unigrpo - text_grpo | +.020 | +.050 [-.585, +.685] | 2 | within the interval |" in lines
+    assert "By the mean over runs: unigrpo > text_grpo > sft." in lines
+    assert "In the paper: unigrpo > text_grpo > sft." in lines
     told = "Of 3 pairs that the paper tells apart, 1 stand here as they do there, 0 the other way round, and of 2 the"
     assert any(line.startswith(told) for line in lines)
 
