@@ -45,6 +45,17 @@ def training_curves(stages: Sequence[tuple[TrainConfig, Rows]]) -> dict[str, lis
     return {"reward": reward, "validation": sorted(validation.items())}
 
 
+def panel_rows(stages: Sequence[tuple[TrainConfig, Rows]]) -> list[dict[str, Any]]:
+    """The panels of all stages; steps of a second stage follow on the first's."""
+    found: list[dict[str, Any]] = []
+    before = 0
+    for config, rows in stages:
+        panels = [{**row, "step": before + row["step"]} for row in rows if row["kind"] == "panel"]
+        found += [{key: value for key, value in row.items() if not key.startswith(WALL_CLOCK)} for row in panels]
+        before += config.steps
+    return found
+
+
 def rows_of(stages: Sequence[TrainConfig]) -> list[tuple[TrainConfig, Rows]]:
     """Each stage with the rows it wrote."""
     return [(stage, read_rows(stage.run_dir / "metrics.jsonl")) for stage in stages]

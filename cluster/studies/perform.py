@@ -16,7 +16,7 @@ from cluster.report import headline_text
 from cluster.run import stage_folders, train_stages
 from cluster.samples import spread, write_samples
 from cluster.stages import is_finished, last_policy
-from cluster.studies.compute import rows_of, training_compute, training_curves
+from cluster.studies.compute import panel_rows, rows_of, training_compute, training_curves
 from cluster.studies.plan import Run
 from cluster.studies.provenance import provenance
 from cluster.studies.result import RESULT, Result, decisive, hash_of
@@ -64,6 +64,7 @@ def perform(run: Run, study: StudyConfig, workers: Workers, watching: Watching) 
         diverged=trained.diverged,
         scores=scores,
         curves=training_curves(rows),
+        panel=panel_rows(rows),
         compute=compute,
         config=config,
         config_hash=hash_of(config),

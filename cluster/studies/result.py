@@ -35,6 +35,8 @@ class Result:
     """Mode -> what `evaluate` says of the final policy, with plan_correct and follow where the task knows plans."""
     curves: Mapping[str, list[tuple[int, float]]]
     """Name -> (step, value): reward of the training steps, and the headline score on the validation prompts."""
+    panel: list[dict[str, Any]]
+    """What the panel of reward hacking measured, a row each time, with its alarms; none where there is no panel."""
     compute: Mapping[str, Any]
     """images and updates of training, images of evaluations, and seconds by stage."""
     config: Mapping[str, Any]
