@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cluster.studies.curves import plot_study
+from cluster.studies.panels import panel_table
 from cluster.studies.plan import run_name
 from cluster.studies.result import RESULT, Result, read_result
 from cluster.studies.tables import (
@@ -67,6 +68,8 @@ def report_lines(study: StudyConfig, name: str, results: Sequence[Result]) -> It
         yield from ("", f"## All scores, {mode}", "", "Over all runs of a row.", "", *detail_table(study, results, mode))
         yield from ("", f"## By category, {mode}", "", *category_table(study, results, mode))
     yield from ("", f"## Least and greatest runs, {scored[0]}", "", *extremes_table(study, results, scored[0]))
+    if any(result.panel for result in results):
+        yield from ("", "## Panel", "", "First and last values, on the mean over runs.", "", *panel_table(study, results))
     yield from ("", "## What it cost", "", "A run of each row, on the mean.", "", *compute_table(study, results))
     yield from ("", "## Curves", "", f"![training reward and validation score over the steps]({CURVES})", "")
     yield "Lines are means over runs, shades reach from the least to the greatest; validation is on prompts kept for choosing."

@@ -9,8 +9,6 @@ from cluster.studies.result import Result
 from configs.study import StudyConfig
 
 NONE = "–"
-ALARM = "alarm/"
-"""Before the name of a measure in a panel's row: whether it alarmed."""
 DETAILS = ("ground_truth_plan", "plan_correct", "follow")
 """Scores that stand beside the headline's companions where the task gives them."""
 
@@ -87,28 +85,6 @@ def order_table(study: StudyConfig, results: Sequence[Result], mode: str) -> lis
     return lines
 
 
-def panel_table(study: StudyConfig, results: Sequence[Result]) -> list[str]:
-    """What the panel of reward hacking measured first and last in each row's runs, on the mean, and in how many it alarmed."""
-    watched = {row: [each.panel for each in results if each.row == row and each.panel] for row in study.rows}
-    measures = list(
-        dict.fromkeys(
-            name
-            for panels in watched.values()
-            for rows in panels
-            for name, value in rows[0].items()
-            if isinstance(value, float) and name != "step"
-        )
-    )
-    body = []
-    for row, panels in watched.items():
-        if panels:
-            cells = [
-                " -> ".join(_over_panels([rows[place] for rows in panels], name) for place in (0, -1)) for name in measures
-            ]
-            body.append([row, *cells, _alarms(panels), str(len(panels))])
-    return table(["row", *(name.replace("_", " ") for name in measures), "alarms (runs, first step)", "runs"], body)
-
-
 def extremes_table(study: StudyConfig, results: Sequence[Result], mode: str) -> list[str]:
     """The least and the greatest run of each row in one mode."""
     body = []
@@ -138,25 +114,6 @@ def _counts(results: Sequence[Result], row: str, start: str | None = None) -> st
     mine = [result for result in results if result.row == row and start in (None, result.start)]
     diverged = sum(result.diverged is not None for result in mine)
     return f"{len(mine)}" + (f", of which {diverged} diverged" if diverged else "")
-
-
-def _over_panels(rows: Sequence[Mapping[str, Any]], name: str) -> str:
-    known = [row[name] for row in rows if name in row]
-    return f"{fmean(known):.3g}" if known else NONE
-
-
-def _alarms(panels: Sequence[Sequence[Mapping[str, Any]]]) -> str:
-    """Example: "gap (2, 40)": it alarmed in two runs, first at step 40."""
-    first: dict[str, list[int]] = {}
-    for rows in panels:
-        of_run: dict[str, int] = {}
-        for row in rows:
-            for key in row:
-                if key.startswith(ALARM) and row[key]:
-                    of_run.setdefault(key.removeprefix(ALARM), row["step"])
-        for name, step in of_run.items():
-            first.setdefault(name, []).append(step)
-    return ", ".join(f"{name} ({len(steps)}, {min(steps)})" for name, steps in sorted(first.items())) or "none"
 
 
 def _verdict(each: Difference) -> str:

@@ -63,6 +63,7 @@ def fake_result(row: str, start: str, seed: int | None, strict: float | None, **
         "diverged": "metric loss of step 4 is nan" if strict is None else None,
         "scores": scores,
         "curves": {"reward": [(1, 0.5), (2, 0.6)] if trained else [], "validation": [(0, 0.4), (2, 0.5)] if trained else []},
+        "panel": [],
         "compute": {
             "steps": 2 * trained,
             "images": 128 * trained,

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from cluster.studies.compute import training_compute, training_curves
+from cluster.studies.compute import panel_rows, training_compute, training_curves
 from configs.load import QUICKSTART, load
 from configs.schema import TrainConfig
 
@@ -37,6 +37,13 @@ def test_pictures_updates_and_seconds_are_those_of_all_stages() -> None:
 
 def test_steps_of_a_second_stage_follow_on_the_first() -> None:
     assert training_curves(STAGES) == {"reward": [(1, 0.5), (2, 0.6), (3, 0.7)], "validation": [(0, 0.1), (2, 0.2)]}
+
+
+def test_panels_of_both_stages_without_the_clock() -> None:
+    panel = {"kind": "panel", "step": 1, "gap": 0.1, "alarm/gap": True, "seconds/panel": 2.0}
+    stages = [(a_stage(2), [panel]), (a_stage(1), [train_row(1, 0.5), panel])]
+    told = {"kind": "panel", "gap": 0.1, "alarm/gap": True}
+    assert panel_rows(stages) == [told | {"step": 1}, told | {"step": 3}]
 
 
 def test_nothing_trained_cost_nothing() -> None:

@@ -72,6 +72,21 @@ def test_what_a_row_costs_is_a_mean_over_its_runs(tmp_path: Path) -> None:
     assert "| sft | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 5 |" in lines
 
 
+def test_the_panel_is_told_first_and_last_with_its_alarms(tmp_path: Path) -> None:
+    panels = [
+        [
+            {"step": 0, "gap": 0.1, "score": 0.5},
+            {"step": 20, "gap": 0.5, "score": 0.7, "alarm/gap": True, "alarm/diversity": False},
+        ],
+        [{"step": 0, "gap": 0.2, "score": 0.5}, {"step": 20, "gap": 0.3, "score": 0.9, "alarm/gap": False}],
+    ]
+    watched = [fake_result("unigrpo", "sft", seed, 0.7, panel=rows) for seed, rows in enumerate(panels)]
+    lines = section(list(report_lines(fake_study(tmp_path), "fake", [RESULTS[0], *watched])), "Panel")
+    assert "| row | gap | score | alarms (runs, first step) | runs |" in lines
+    assert "| unigrpo | 0.15 -> 0.4 | 0.5 -> 0.8 | gap (1, 20) | 2 |" in lines
+    assert "## Panel" not in page(tmp_path)
+
+
 def test_commands_and_origin(tmp_path: Path) -> None:
     lines = section(page(tmp_path), "How to run it again")
     assert "unigrpo reproduce fake --rows unigrpo --seeds 2" in lines
