@@ -11,6 +11,7 @@ from statistics import fmean
 from typing import Any, Literal
 
 from cluster.studies.result import Result
+from configs.study import StudyConfig
 from unigrpo.algo.intervals import t_interval
 
 Scores = Mapping[str, Any]
@@ -53,6 +54,11 @@ class Difference:
 def mean_of(values: Sequence[float]) -> Mean | None:
     """None for no value."""
     return Mean(mean=fmean(values), interval=t_interval(values), runs=len(values)) if values else None
+
+
+def scored_modes(study: StudyConfig, results: Sequence[Result]) -> list[str]:
+    """The modes that anything was evaluated in."""
+    return [mode for mode in study.modes if any(mode in result.scores for result in results)]
 
 
 def score_name(results: Sequence[Result], mode: str) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cluster.studies.curves import plot_study
+from cluster.studies.figures import scored_modes
 from cluster.studies.panels import panel_table
 from cluster.studies.plan import run_name
 from cluster.studies.result import RESULT, Result, read_result
@@ -62,7 +63,7 @@ def report_lines(study: StudyConfig, name: str, results: Sequence[Result]) -> It
         yield from ("", f"The paper's figures are {study.compares}.")
     if study.control is not None:
         yield from ("", f"`{study.control}` is the control: it trains on scores that know nothing.")
-    scored = [mode for mode in study.modes if any(mode in result.scores for result in results)]
+    scored = scored_modes(study, results)
     yield from ("", f"## Order of rows, {scored[0]}", "", *order_table(study, results, scored[0]))
     for mode in scored:
         yield from ("", f"## All scores, {mode}", "", "Over all runs of a row.", "", *detail_table(study, results, mode))

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
-from cluster.studies.figures import Difference, Mean, differences, mean_of, score_name, value_of, values
+from cluster.studies.figures import Difference, Mean, differences, mean_of, score_name, scored_modes, value_of, values
 from cluster.studies.plan import run_name
 from cluster.studies.result import Result
 from configs.study import StudyConfig
@@ -16,15 +16,15 @@ DETAILS = ("ground_truth_plan", "plan_correct", "follow")
 def headline_table(study: StudyConfig, results: Sequence[Result], start: str) -> list[str]:
     """The headline score of every row from one start, one column a mode, beside the paper's figures."""
     rows = [row for row in study.rows if any(result.row == row and result.start == start for result in results)]
-    papers = [mode for mode in study.modes if any(mode in study.rows[row].paper for row in rows)]
+    modes = scored_modes(study, results)
+    papers = [mode for mode in modes if any(mode in study.rows[row].paper for row in rows)]
     body = []
     for row in rows:
-        cells = [
-            _mean(mean_of(list(values(results, row, mode, score_name(results, mode), start).values()))) for mode in study.modes
-        ]
+        runs = [values(results, row, mode, score_name(results, mode), start) for mode in modes]
+        cells = [_mean(mean_of(list(each.values()))) for each in runs]
         paper = [_short(study.rows[row].paper.get(mode)) for mode in papers]
         body.append([row, *cells, *paper, _counts(results, row, start)])
-    heads = [f"{score_name(results, mode)}, {mode}" for mode in study.modes]
+    heads = [f"{score_name(results, mode)}, {mode}" for mode in modes]
     return table(["row", *heads, *(f"paper, {mode}" for mode in papers), "runs"], body)
 
 
