@@ -96,3 +96,16 @@ def test_an_unknown_benchmark_is_refused(capsys: pytest.CaptureFixture[str]) -> 
     with pytest.raises(SystemExit, match="2"):
         cli.main(["evaluate", "run", "--benchmark", "gen_eval"])
     assert "invalid choice: 'gen_eval' (choose from" in capsys.readouterr().err
+
+
+def test_reproduce_hands_on_rows_seeds_and_overrides(monkeypatch: pytest.MonkeyPatch) -> None:
+    from cluster.studies import reproduce
+
+    calls: list[tuple[object, ...]] = []
+    monkeypatch.setattr(reproduce, "run_study", lambda *arguments, **named: calls.append((*arguments, named)))
+    assert cli.main(["reproduce", "table1", "--rows", "sft,unigrpo", "steps=2", "--seeds", "3,4"]) == 0
+    assert cli.main(["reproduce", "cfg", "--report"]) == 0
+    assert calls == [
+        ("table1", ["steps=2"], {"rows": ("sft", "unigrpo"), "seeds": (3, 4), "only_report": False}),
+        ("cfg", [], {"rows": (), "seeds": (), "only_report": True}),
+    ]

@@ -66,3 +66,9 @@ def test_steps_that_come_fast_are_told_now_and_then(
         for step, now[0] in enumerate((1.0, 2.0, 13.0, 14.0), start=1):
             view.step(step, ROW, told=step == 1)
     assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == ["1/31", "3/31"]
+
+
+def test_a_view_beside_others_says_whose_line_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    with View(2, label="unigrpo/sft-seed0") as view:
+        view.say("evaluation [strict]")
+    assert capsys.readouterr().out == "unigrpo/sft-seed0: evaluation [strict]\n"
