@@ -12,6 +12,7 @@ from configs.load import ConfigError, load, still_to_be_given
 from configs.reward_model import RewardModelConfig
 from configs.reward_service import RewardServiceConfig
 from configs.schema import SftConfig, TrainConfig
+from configs.study import StudyConfig
 
 C = TypeVar("C", TrainConfig, SftConfig, RewardServiceConfig, RewardModelConfig)
 EXPORT_DTYPES = ("bfloat16", "float32")
@@ -174,6 +175,10 @@ def _validate(options: argparse.Namespace) -> None:
 
     for line in resolved(config):
         print(line)
+    if isinstance(config, StudyConfig):
+        from cluster.studies.plan import runs_of
+
+        runs_of(config, options.config.parent)  # refuses rows that cannot run
     missing = still_to_be_given(config)
     for key in missing:
         print(f"still to be given: {key}")
