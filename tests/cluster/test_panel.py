@@ -70,7 +70,7 @@ def test_a_held_out_verifier_that_cannot_judge_the_prompts_and_a_picture_without
 
     model = cast(BagelConfig, FakeModel())
     require_panel(quickstart("panel={reward: {kind: differentiable}}"), model)
-    require_panel(quickstart("sampler.width=16"), model)
+    require_panel(quickstart("panel=null", "sampler.width=16"), model)
     with pytest.raises(
         ConfigError, match=r"^panel\.reward: a reward of kind ocr cannot judge .*; give a verifier that can, or null"
     ):
@@ -231,7 +231,7 @@ def test_a_panel_is_painted_as_in_training_without_its_noise_and_from_seeds_of_i
 
 
 def test_no_panel_is_made_where_none_is_asked_for() -> None:
-    assert panel_of(quickstart()) is None
+    assert panel_of(quickstart("panel=null")) is None
     assert isinstance(panel_of(quickstart("panel={}")), Panel)
 
 

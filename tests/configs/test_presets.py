@@ -23,6 +23,7 @@ from configs.algorithms import (
 from configs.files import BASE, read
 from configs.guidance import Guidance
 from configs.load import dump, load, parse, still_to_be_given
+from configs.panel import judges_alike
 from configs.schema import TrainConfig
 from configs.verifiers import RandomReward
 from unigrpo.algo.flow import latent_kl_weight, time_grid
@@ -106,6 +107,15 @@ def test_methods_of_the_shapes_world_differ_in_the_method_alone() -> None:
     apart = {"algorithm", "then", "steps", "run_dir", "learner", "rollout"}
     base, *others = (preset(f"shapes/{name}") for name in METHODS)
     for other in others:
+        if isinstance(other.algorithm, Refl) and other.then is None:
+            assert judges_alike(other.evaluation_reward, base.evaluation_reward)
+            assert other.panel is not None
+            assert base.panel is not None
+            assert other.panel.reward is not None
+            assert base.panel.reward is not None
+            assert judges_alike(other.panel.reward, base.reward)  # what is climbed is held against what others learn from
+            assert judges_alike(other.reward, base.panel.reward)
+            other = other.model_copy(update={name: getattr(base, name) for name in ("reward", "evaluation", "panel")})
         assert other.model_dump(exclude=apart) == base.model_dump(exclude=apart)
         assert other.steps + (other.then.steps if other.then else 0) == base.steps
         assert other.rollout.model_copy(update={"thinks": True}) == base.rollout
