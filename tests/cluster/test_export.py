@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cluster import cli, export
+from configs.load import dump, load
 from tests.unigrpo.models.fakes import random_autoencoder
 from tests.unigrpo.models.released import SEEING
 from tests.unigrpo.released_tokenizer import SPECIAL_TOKENS, save_released_tokenizer, with_its_tokens
@@ -78,7 +79,7 @@ def test_a_run_a_checkpoint_or_a_folder_in_the_released_layout(run: Path, tmp_pa
 def test_what_was_written_and_what_comes_next(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     to = tmp_path / "exported"
     to.mkdir()
-    shutil.copy(QUICKSTART, run / "config.yaml")
+    (run / "config.yaml").write_text(dump(load(Path(QUICKSTART))))
     assert cli.main(["export", str(run), "--to", str(to)]) == 0
     checking, written, following = capsys.readouterr().out.splitlines()
     assert checking == f"checking {run}/checkpoints/step-000002/policy against {run}/checkpoints/step-000002/manifest.json"

@@ -202,7 +202,6 @@ def test_ranks_share_a_step_evenly_by_what_examples_cost(material: Material) -> 
     packed = sum(len(ids) + 2 for ids in texts) + (15 + 2) + (6 * 10 + 2) + 2 * (15 + 2)  # patches of 4 pixels, latents of 8
     assert num_tokens(first, SEEING) == packed
     shares = shares_of(examples, 2, SEEING)
-    assert [len(share.samples) for share in shares] == [3, 3]
-    assert {share.global_count for share in shares} == {6}
-    thinking = [sum(example.thought is not None for example in share.samples) for share in shares]
+    assert [len(share) for share in shares] == [3, 3]
+    thinking = [sum(example.thought is not None for example in share) for share in shares]
     assert sorted(thinking) == [1, 2]  # each costs more than two of the others

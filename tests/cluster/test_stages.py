@@ -12,7 +12,9 @@ from configs.schema import TrainConfig
 
 
 def two_stages(*overrides: str) -> TrainConfig:
-    config = load(Path("configs/shapes/refl_text_grpo.yaml"), ["run_dir=/runs/x", "then.steps=30", "steps=20", *overrides])
+    config = load(
+        Path("configs/shapes/refl_text_grpo.yaml"), ["run_dir=/runs/x", "then.steps=30", "steps=20", "panel=null", *overrides]
+    )
     assert isinstance(config, TrainConfig)
     return config
 

@@ -25,10 +25,10 @@ def quickstart(*overrides: str) -> TrainConfig:
 
 
 def test_judges_of_evaluations_start_only_where_there_are_evaluations() -> None:
-    own = "evaluation.reward={kind: random}"
-    assert list(rewards_of(quickstart(own))) == ["reward", "evaluation.reward"]
-    assert list(rewards_of(quickstart(own, "evaluation.every=null"))) == ["reward"]
-    assert list(rewards_of(quickstart("evaluation.reward=null"))) == ["reward"]
+    own, alone = "evaluation.reward={kind: random}", "panel=null"
+    assert list(rewards_of(quickstart(alone, own))) == ["reward", "evaluation.reward"]
+    assert list(rewards_of(quickstart(alone, own, "evaluation.every=null"))) == ["reward"]
+    assert list(rewards_of(quickstart(alone, "evaluation.reward=null"))) == ["reward"]
 
 
 def test_a_prompt_that_changed_since_preflight_is_refused_like_any_other() -> None:

@@ -142,8 +142,8 @@ def test_an_advantage_too_few_is_refused(sample: Sample, expected: Expected) -> 
 
 
 def test_a_window_of_its_own_lies_within_the_range(sample: Sample) -> None:
-    changes = {"algorithm__window": {"range": [1, 4], "size": 2, "placement": "sample"}}
-    expected = Expected.of(make_config(Path("unused"), Path("unused"), **changes), SIZES, STEP)
+    window = {"range": [1, 4], "size": 2, "placement": "sample"}
+    expected = Expected.of(make_config(Path("unused"), Path("unused"), algorithm__window=window), SIZES, STEP)
     prompt, thought, trajectory = sample.spans
     assert isinstance(trajectory, Trajectory)
     for start in (1, 2):

@@ -13,6 +13,7 @@ from configs.load import START_FOLDER, parse
 from configs.schema import SftConfig
 from learner.batch import SftExample
 from learner.optimizer import Rank
+from learner.sft import SftUpdate
 from tests.learner import two_ranks
 from tests.learner.tiny import make_learner, save_tiny_model
 from tests.unigrpo.models.released import SEEING
@@ -111,6 +112,7 @@ def test_one_expert_alone_is_taught_its_own_loss(trains: str, stage: int, tmp_pa
 
 def test_without_the_painter_no_noised_picture_is_packed_nor_an_example_without_a_thought(tmp_path: Path, rank: Rank) -> None:
     learner = make_learner(make_config(tmp_path, trains=["text"]), rank)
+    assert isinstance(learner._objective, SftUpdate)
     [batch] = learner._objective._pack(examples())
     assert len(batch.text.mask_SN) == 3
     assert not batch.text.packed.paints

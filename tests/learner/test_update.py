@@ -13,6 +13,7 @@ from torch.testing import assert_close
 
 from learner.learner import Learner
 from learner.optimizer import Rank
+from learner.update import Update
 from learner.window import Window
 from tests.learner.tiny import make_config, make_learner, sample_step
 from tests.learner.written_out import written_out_loss
@@ -133,7 +134,9 @@ def test_a_stopped_context_leaves_the_text_expert_to_the_text_term(
 def test_the_reference_stays_frozen(model: Path, tmp_path: Path, rank: Rank) -> None:
     config = make_config(model, tmp_path)
     learner = make_learner(config, rank)
+    assert isinstance(learner._objective, Update)
     reference = learner._objective._terms[1].reference
+    assert reference is not None
     before = published(learner)
     learner.update(0, [sample_step(config, 0, ADVANTAGES)])
     assert hash_of(reference) == hash_of(load_model(model).model)
