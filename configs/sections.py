@@ -12,7 +12,8 @@ from configs.think_prompt import THINK_PROMPT
 
 class ModelConfig(Section):
     path: AbsolutePath | None = None
-    """Checkpoint folder in the released BAGEL layout, or `bundled:shapes` in this package; null is still to be given."""
+    """Checkpoint folder in the released BAGEL layout, or `bundled:shapes` or `bundled:shapes_base` in this package; null is
+    still to be given."""
     system_prompt: str = THINK_PROMPT
     """Text segment before every prompt (BAGEL's own by default); empty for none."""
 
