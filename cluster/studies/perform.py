@@ -2,9 +2,8 @@
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from cluster.samples import spread, write_samples
 from cluster.stages import is_finished, last_policy
 from cluster.studies.compute import panel_rows, rows_of, training_compute, training_curves
 from cluster.studies.plan import Run
-from cluster.studies.provenance import provenance
+from cluster.studies.provenance import begun, now
 from cluster.studies.result import RESULT, Result, decisive, hash_of
 from cluster.studies.thoughts import plan_scores
 from cluster.view import View
@@ -44,10 +43,13 @@ class Trained:
     diverged: str | None
 
 
-def perform(run: Run, study: StudyConfig, workers: Workers, watching: Watching) -> None:
-    """Take a run to its result.json. Numbers that are no longer finite are a result too; what else goes wrong is raised."""
-    began = _now()
+def perform(run: Run, study: StudyConfig, workers: Workers, watching: Watching, command: Mapping[str, Any]) -> None:
+    """Take a run to its result.json. Numbers that are no longer finite are a result too; what else goes wrong is raised.
+
+    command: what is said of the command in the run's provenance.
+    """
     folder = run.config.run_dir
+    commands = begun(folder, command)
     trained = _train(run, workers, watching) if study.rows[run.row].trains else _untrained(run)
     scores: dict[str, dict[str, Any]] = {}
     if trained.diverged is None:
@@ -68,7 +70,7 @@ def perform(run: Run, study: StudyConfig, workers: Workers, watching: Watching) 
         compute=compute,
         config=config,
         config_hash=hash_of(config),
-        provenance={**provenance(), "began": began, "ended": _now()},
+        provenance=[*commands[:-1], commands[-1] | {"ended": now()}],
     ).write(folder)
     tidy(run, study)
 
@@ -124,7 +126,7 @@ def _train(run: Run, workers: Workers, watching: Watching) -> Trained:
             if not is_finished(stages[-1]):
                 train_stages(stages, tokenizer, workers, watching)
         except FloatingPointError as error:
-            diverged = str(error)
+            diverged = str(getattr(error, "cause", error))  # of an actor's fault without the traceback
     return Trained(stages=stages, policy=last_policy(stages[-1]), diverged=diverged)
 
 
@@ -135,7 +137,3 @@ def _untrained(run: Run) -> Trained:
 
 def _with_policy(config: TrainConfig, policy: Path) -> TrainConfig:
     return config.model_copy(update={"model": config.model.model_copy(update={"path": policy}), "then": None})
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

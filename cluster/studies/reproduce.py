@@ -1,7 +1,8 @@
 """`unigrpo reproduce`: a study from its starts to its report. What is finished is left alone; what was cut off goes on."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import ray
 
@@ -15,6 +16,7 @@ from cluster.stages import last_policy, stages_of
 from cluster.studies.lanes import num_that_fit, run_lanes
 from cluster.studies.perform import perform, tidy
 from cluster.studies.plan import Run, runs_of, sft_config, study_file
+from cluster.studies.provenance import provenance
 from cluster.studies.report import write_report
 from cluster.studies.result import is_done
 from cluster.system import rollout_roles, training_roles
@@ -33,12 +35,13 @@ def run_study(
 
     Raises ConfigError for what the user can mend, before anything is trained where that can be known.
     """
+    command = provenance()
     path = study_file(name)
     study = load_study(path, overrides)
     with held(study.run_dir):
         (study.run_dir / STUDY_FILE).write_text(dump(study), encoding="utf-8")
         if not only_report:
-            _run_open(study, path.parent, rows, seeds)
+            _run_open(study, path.parent, rows, seeds, command)
         report = write_report(study, name)
     print(f"report: {report}")
 
@@ -51,7 +54,7 @@ def load_study(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:
     return study
 
 
-def _run_open(study: StudyConfig, folder: Path, rows: Sequence[str], seeds: Sequence[int]) -> None:
+def _run_open(study: StudyConfig, folder: Path, rows: Sequence[str], seeds: Sequence[int], command: Mapping[str, Any]) -> None:
     runs = runs_of(study, folder, rows=rows, seeds=seeds)
     make_starts(study, folder, {run.start for run in runs})
     waiting = []
@@ -68,7 +71,8 @@ def _run_open(study: StudyConfig, folder: Path, rows: Sequence[str], seeds: Sequ
         connect(waiting[0].config.cluster)
         num_lanes = study.lanes or min(len(waiting), num_that_fit(roles, ray.cluster_resources()))
         print(f"{num_lanes} at a time", flush=True)
-        run_lanes(waiting, num_lanes, lambda run, workers, watching: perform(run, study, workers, watching))
+        command = {**command, "lanes": num_lanes}
+        run_lanes(waiting, num_lanes, lambda run, workers, watching: perform(run, study, workers, watching, command))
 
 
 def make_starts(study: StudyConfig, folder: Path, names: set[str]) -> None:

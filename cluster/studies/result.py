@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from configs.load import ConfigError, model_folder
 from unigrpo.models.bagel.config import WEIGHTS_FILE
 
 RESULT = "result.json"
-FORMAT = 1
+FORMAT = 2
 IDLE_SECTIONS = ("run_dir", "cluster", "logging", "checkpoint")
 IDLE_KEYS = ("placement", "num_workers", "path")
 """Sections, and keys of any section, that say where a run lay and worked and not what it was; the start's hash stands for its
@@ -43,8 +43,9 @@ class Result:
     """What decides the outcome, by dotted key (`decisive`)."""
     config_hash: str
     """Of it."""
-    provenance: Mapping[str, Any]
-    """Versions, commit, host, command, and when it began and ended."""
+    provenance: Sequence[Mapping[str, Any]]
+    """The commands that worked on it, one after the other where it was cut off: command, versions, commit, host, when each
+    `started`, its `lanes` (runs at a time), and when it `began` and `ended` this run; `ended` is None where it was cut off."""
     format: int = FORMAT
 
     def write(self, folder: Path) -> None:

@@ -75,13 +75,17 @@ def fake_result(row: str, start: str, seed: int | None, strict: float | None, **
         },
         "config": {"algorithm.kind": row},
         "config_hash": "abc",
-        "provenance": {
-            "versions": {"torch": "2"},
-            "commit": "123",
-            "host": {"cores": 2, "system": "Linux"},
-            "command": "unigrpo reproduce fake",
-            "began": f"2026-01-0{1 + (seed or 0)}",
-            "ended": "2026-01-09",
-        },
+        "provenance": [
+            {
+                "versions": {"torch": "2"},
+                "commit": "123",
+                "host": {"cores": 2, "system": "Linux"},
+                "command": "unigrpo reproduce fake",
+                "lanes": 2,
+                "started": "2026-01-01",
+                "began": f"2026-01-0{1 + (seed or 0)}",
+                "ended": "2026-01-09",
+            }
+        ],
     }
     return Result(**{**values, **changes})

@@ -13,6 +13,7 @@ import torch
 from cluster.studies import perform as module, thoughts
 from cluster.studies.perform import perform
 from cluster.studies.plan import Run, runs_of
+from cluster.studies.provenance import provenance
 from cluster.studies.result import RESULT, read_result
 from cluster.studies.thoughts import plan_scores
 from cluster.view import View
@@ -25,6 +26,8 @@ from unigrpo.shapes.plan import read_trace
 from unigrpo.shapes.render import render
 from unigrpo.types import Thought
 
+COMMAND = {"command": "unigrpo reproduce fake", "commit": "1", "started": "2026-01-01", "lanes": 2}
+
 
 @pytest.fixture
 def study(tmp_path: Path) -> StudyConfig:
@@ -36,12 +39,21 @@ def runs(study: StudyConfig) -> dict[str, Run]:
     return {run.name: run for run in runs_of(study, CONFIGS)}
 
 
+class FakeTaskError(FloatingPointError):
+    """A fault in an actor as Ray hands it on: its text is the traceback."""
+
+    cause = FloatingPointError("update 8 has loss nan")
+
+    def __str__(self) -> str:
+        return "\x1b[36mray::Learner.update()\x1b[39m ..."
+
+
 class FakeRun:
     """Stands in for training and evaluation, and remembers which policies were evaluated."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.trained, self.evaluated = list[str](), list[Path]()
-        self.fault: Exception | None = None
+        self.fault: BaseException | None = None
         monkeypatch.setattr(module, "prepare", lambda config, evaluates: None)
         monkeypatch.setattr(module, "stage_folders", self.folders)
         monkeypatch.setattr(module, "train_stages", self.train)
@@ -65,7 +77,7 @@ def test_a_trained_run_is_evaluated_with_its_last_policy(
     monkeypatch: pytest.MonkeyPatch, study: StudyConfig, runs: dict[str, Run]
 ) -> None:
     fake, run = FakeRun(monkeypatch), runs["unigrpo/sft-seed1"]
-    perform(run, study, Workers(), View)
+    perform(run, study, Workers(), View, COMMAND)
     folder = run.config.run_dir
     assert fake.trained == [str(folder)]
     assert fake.evaluated == [folder / "checkpoints" / "step-000021" / "policy"]
@@ -74,14 +86,33 @@ def test_a_trained_run_is_evaluated_with_its_last_policy(
     assert {mode: scores["strict"] for mode, scores in result.scores.items()} == {"think": 0.7, "no_think": 0.7}
     assert (result.compute["evaluation_images"], result.compute["seconds"]["modes"]) == (120, 4.0)
     assert result.config["algorithm.kind"] == "unigrpo"
-    assert result.provenance["versions"]["torch"] == torch.__version__
+    [command] = result.provenance
+    assert command | COMMAND == command  # as it was told before anything ran
+    assert command["ended"] >= command["began"] > "2026-01-01"
+
+
+def test_the_commands_of_a_run_that_was_cut_off_are_kept(
+    monkeypatch: pytest.MonkeyPatch, study: StudyConfig, runs: dict[str, Run]
+) -> None:
+    fake, run = FakeRun(monkeypatch), runs["unigrpo/sft-seed0"]
+    fake.fault = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        perform(run, study, Workers(), View, COMMAND)
+    fake.fault = None
+    perform(run, study, Workers(), View, COMMAND | {"commit": "2"})
+    told = read_result(run.config.run_dir / RESULT).provenance
+    assert [(each["commit"], each["ended"] is None) for each in told] == [("1", True), ("2", False)]
+
+
+def test_a_command_tells_its_versions() -> None:
+    assert provenance()["versions"]["torch"] == torch.__version__
 
 
 def test_what_trains_nothing_is_evaluated_as_it_is(
     monkeypatch: pytest.MonkeyPatch, study: StudyConfig, runs: dict[str, Run]
 ) -> None:
     fake = FakeRun(monkeypatch)
-    perform(runs["sft/sft"], study, Workers(), View)
+    perform(runs["sft/sft"], study, Workers(), View, COMMAND)
     assert fake.trained == []
     assert [(path.parent.name, path.name) for path in fake.evaluated] == [("bundled", "shapes")]
     result = read_result(runs["sft/sft"].config.run_dir / RESULT)
@@ -94,13 +125,17 @@ def test_training_that_diverges_is_a_result_and_any_other_fault_is_not(
     fake = FakeRun(monkeypatch)
     fake.fault = FloatingPointError("update 7 has loss nan")
     lost = runs["text_grpo/sft-seed0"]
-    perform(lost, study, Workers(), View)
+    perform(lost, study, Workers(), View, COMMAND)
     result = read_result(lost.config.run_dir / RESULT)
     assert (result.diverged, result.scores, fake.evaluated) == ("update 7 has loss nan", {}, [])
+    fake.fault = FakeTaskError()
+    lost = runs["unigrpo/sft-seed0"]
+    perform(lost, study, Workers(), View, COMMAND)
+    assert read_result(lost.config.run_dir / RESULT).diverged == "update 8 has loss nan"
     fake.fault = RuntimeError("a process died")
     broken = runs["text_grpo/sft-seed1"]
     with pytest.raises(RuntimeError, match="a process died"):
-        perform(broken, study, Workers(), View)
+        perform(broken, study, Workers(), View, COMMAND)
     assert not (broken.config.run_dir / RESULT).exists()
 
 
@@ -109,7 +144,7 @@ def test_training_that_is_done_is_evaluated_without_a_step(
 ) -> None:
     fake = FakeRun(monkeypatch)
     monkeypatch.setattr(module, "is_finished", lambda stage: True)
-    perform(runs["unigrpo/base-seed0"], study, Workers(), View)
+    perform(runs["unigrpo/base-seed0"], study, Workers(), View, COMMAND)
     assert (fake.trained, len(fake.evaluated)) == ([], 1)
 
 

@@ -35,7 +35,7 @@ def test_a_result_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 def test_another_format_is_refused(tmp_path: Path) -> None:
     (tmp_path / RESULT).write_text(json.dumps({"format": 0}))
-    with pytest.raises(ConfigError, match="has format 0, this version reads 1"):
+    with pytest.raises(ConfigError, match="has format 0, this version reads 2"):
         read_result(tmp_path / RESULT)
 
 
