@@ -1,5 +1,7 @@
 """The panel on which reward hacking is watched: what is painted and measured, and from where on it is an alarm."""
 
+from typing import Any
+
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from configs.base import Section
@@ -47,7 +49,11 @@ class PanelConfig(Section):
         return step % self.every == 0 or step == last
 
 
+def judged_by(reward: Reward) -> dict[str, Any]:
+    """What decides a reward's scores, as plain values: not where, how long and how much at once it judges."""
+    return reward.model_dump(mode="json", exclude=set(Judge.model_fields) - {"kind"})
+
+
 def judges_alike(one: Reward, other: Reward) -> bool:
-    """Whether two rewards give every picture the same score: they differ in where and how much at once they judge, at most."""
-    apart = set(Judge.model_fields) - {"kind"}
-    return one.model_dump(exclude=apart) == other.model_dump(exclude=apart)
+    """Whether two rewards give every picture the same score."""
+    return judged_by(one) == judged_by(other)

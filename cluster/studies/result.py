@@ -3,22 +3,27 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster.studies.plan import Run
-from configs.load import ConfigError, model_folder
+from cluster.studies.plan import Run, run_name
+from configs.load import ConfigError, model_folder, reward_models
+from configs.panel import judged_by
+from configs.sections import FilePrompts
+from reward_server.fingerprint import fingerprint
+from unigrpo.models.bagel.checkpoint import AUTOENCODER_FILE
 from unigrpo.models.bagel.config import WEIGHTS_FILE
+from unigrpo.reward_models.load import reward_model_folder
 
 RESULT = "result.json"
 FORMAT = 2
 IDLE_SECTIONS = ("run_dir", "cluster", "logging", "checkpoint")
-IDLE_KEYS = ("placement", "num_workers", "path")
-"""Sections, and keys of any section, that say where a run lay and worked and not what it was; the start's hash stands for its
-path.
-"""
+IDLE_KEYS = ("placement", "num_workers")
+"""Sections, and keys of any section, that say where a run lay and worked and not what it was."""
+START = ("model.weights", "model.autoencoder")
+"""Fingerprints of the start's files, which stand for its path."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,18 +89,82 @@ def is_done(run: Run) -> bool:
     return True
 
 
+def require_same_study(results: Sequence[Result], planned: Sequence[Run] = ()) -> None:
+    """Raises ConfigError where results, and runs that are to stand beside them, cannot share a table.
+
+    Runs of one row differ in start and seed alone; rows, whatever they train, are evaluated alike after equally many steps.
+    """
+    told = [(run_name(each.row, each.start, each.seed), each.row, each.seed, each.config) for each in results]
+    told += [(run.name, run.row, run.seed, settings(run)) for run in planned]
+    free = ("seed", *START)
+    rows: dict[str, dict[str, Mapping[str, Any]]] = {}
+    trained: dict[str, Mapping[str, Any]] = {}
+    evaluated: dict[str, Mapping[str, Any]] = {}
+    for name, row, seed, config in told:
+        rows.setdefault(row, {})[name] = {key: value for key, value in config.items() if key not in free}
+        evaluated[name] = {key: value for key, value in config.items() if key.startswith("modes.")}
+        if seed is not None:
+            trained[name] = {"steps of all stages": config.get("steps", 0) + config.get("then.steps", 0)}
+    faults = dict.fromkeys(fault for alike in (evaluated, trained, *rows.values()) for fault in _unlike(alike))
+    if faults:
+        raise ConfigError(
+            f"runs of this study cannot share a table: {'; '.join(faults)}; give what is to be different another run_dir, or "
+            "remove the runs that are not to count"
+        )
+
+
 def decisive(run: Run) -> dict[str, Any]:
-    """All that decides what a run comes to: its config, how each mode evaluates it, and the weights it starts from."""
+    """All that decides what a run comes to: its settings, and the weights it starts from."""
     assert run.config.model.path is not None, "a run has a start"
-    with (model_folder(run.config.model.path) / WEIGHTS_FILE).open("rb") as file:
-        start = hashlib.file_digest(file, "sha256").hexdigest()
-    evaluated = {mode: config.model_dump(mode="json")["evaluation"] for mode, config in run.modes.items()}
-    return {"sha256 of the start": start, **_flat({**run.config.model_dump(mode="json"), "modes": evaluated})}
+    folder = model_folder(run.config.model.path)
+    files = (folder / WEIGHTS_FILE, folder / AUTOENCODER_FILE)
+    return dict(zip(START, map(_content, files), strict=True)) | settings(run)
+
+
+def settings(run: Run) -> dict[str, Any]:
+    """What decides a run beside its start: its config, what evaluates each mode, and the content of files that they name.
+
+    Raises ConfigError for a file that is not there.
+    """
+    modes = {}
+    for mode, config in run.modes.items():
+        asked = config.evaluation.model_dump(mode="json", exclude={"every", "reward", "thinks"})
+        modes[mode] = asked | {"reward": judged_by(config.evaluation_reward), "thinks": config.evaluation_thinks}
+    values = run.config.model_dump(mode="json", exclude={"model": {"path"}}) | {"modes": modes}
+    return {f"content of {key}": _content(path) for key, path in _files(run)} | _flat(values)
 
 
 def hash_of(values: Mapping[str, Any]) -> str:
     """A short name of a resolved config."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _files(run: Run) -> Iterator[tuple[str, Path]]:
+    """What is read beside the start: files of prompts, and reward models that are climbed, with the keys of their sections."""
+    prompts = {"prompts": run.config.prompts, "evaluation.prompts": run.config.evaluation.prompts}
+    prompts |= {f"modes.{mode}.prompts": config.evaluation.prompts for mode, config in run.modes.items()}
+    for key, asked in prompts.items():
+        if isinstance(asked, FilePrompts) and asked.path is not None:
+            yield key, asked.path
+    for key, choice in reward_models(run.config):
+        yield key, reward_model_folder(choice.model, choice.path)
+
+
+def _content(path: Path) -> str:
+    try:
+        return fingerprint(path, settings={})
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+def _unlike(configs: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Keys whose values differ between runs, each with the first two runs that do."""
+    for key in sorted({key for config in configs.values() for key in config}):
+        first, *others = [(name, config.get(key)) for name, config in configs.items()]
+        for name, value in others:
+            if value != first[1]:
+                yield f"{key} is {first[1]!r} in {first[0]} and {value!r} in {name}"
+                break
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pytest
 
 from cluster.studies.perform import tidy
 from cluster.studies.plan import Run, runs_of
-from cluster.studies.result import RESULT, Result, decisive, hash_of, is_done, read_result
+from cluster.studies.result import RESULT, Result, decisive, hash_of, is_done, read_result, require_same_study
 from configs.load import ConfigError, model_folder
 from tests.cluster.studies.fakes import CONFIGS, fake_result, fake_study
 
@@ -53,7 +53,7 @@ def test_what_is_finished_is_done_wherever_and_with_however_much_it_would_run_to
         (["learner.text_learning_rate=1.0e-4"], {}, "learner.text_learning_rate was 0.0003 and is 0.0001"),
         ([], {"steps": 22}, "steps was 21 and is 22"),
         ([], {"images_per_prompt": 4}, "modes.think.images_per_prompt was 2 and is 4"),
-        ([], {"starts": {"sft": {"kind": "checkpoint", "path": "bundled:shapes_base"}}}, "sha256 of the start was "),
+        ([], {"starts": {"sft": {"kind": "checkpoint", "path": "bundled:shapes_base"}}}, "model.weights was "),
     ],
 )
 def test_what_was_another_run_is_refused(tmp_path: Path, overrides: list[str], changes: dict[str, object], key: str) -> None:
@@ -67,6 +67,98 @@ def test_a_start_is_the_same_under_another_path(tmp_path: Path) -> None:
     copied = {"sft": {"kind": "checkpoint", "path": str(tmp_path / "copy")}}
     assert decisive(the_run(tmp_path)) == decisive(the_run(tmp_path, starts=copied))
     assert hash_of({"a": 1, "b": 2}) == hash_of({"b": 2, "a": 1}) != hash_of({"a": 2, "b": 2})
+
+
+def prompt_file(path: Path, shape: str) -> str:
+    include = [{"class": shape, "count": 1, "color": "red"}]
+    path.write_text(json.dumps({"tag": "colors", "prompt": f"a red {shape}", "include": include}) + "\n")
+    return str(path)
+
+
+@pytest.mark.parametrize("section", ["prompts", "study"])
+def test_a_prompt_file_counts_with_its_content(tmp_path: Path, section: str) -> None:
+    def run() -> Run:
+        asked = {"kind": "file", "path": str(tmp_path / "asked.jsonl")}
+        if section == "study":
+            return the_run(tmp_path, prompts=asked)
+        return the_run(tmp_path, f"prompts={json.dumps(asked)}")
+
+    prompt_file(tmp_path / "asked.jsonl", "circle")
+    finished(run())
+    assert is_done(run())
+    prompt_file(tmp_path / "asked.jsonl", "square")
+    key = "prompts" if section == "prompts" else "modes.think.prompts"
+    with pytest.raises(ConfigError, match=f"content of {key} was "):
+        is_done(run())
+    (tmp_path / "asked.jsonl").unlink()
+    with pytest.raises(ConfigError, match=r"asked\.jsonl is neither a file nor a folder"):
+        is_done(run())
+
+
+def test_the_start_s_autoencoder_counts(tmp_path: Path) -> None:
+    start = tmp_path / "start"
+    shutil.copytree(model_folder(Path("bundled:shapes")), start)
+    starts = {"sft": {"kind": "checkpoint", "path": str(start)}}
+    finished(the_run(tmp_path, starts=starts))
+    with (start / "ae.safetensors").open("ab") as file:
+        file.write(b" ")
+    with pytest.raises(ConfigError, match=r"model\.autoencoder was "):
+        is_done(the_run(tmp_path, starts=starts))
+
+
+def test_a_judge_s_path_and_the_reward_model_of_refl_count(tmp_path: Path) -> None:
+    judged = [the_run(tmp_path, f"evaluation.reward={{kind: preference, path: /{name}}}") for name in ("old", "new")]
+    first, second = map(decisive, judged)
+    assert {key for key in first if first[key] != second[key]} == {
+        *("evaluation.reward.path", "modes.think.reward.path", "modes.no_think.reward.path")
+    }
+    model = tmp_path / "model"
+    model.mkdir()
+    contents = []
+    for word in ("one", "two"):
+        (model / "model.safetensors").write_text(word)
+        run = the_run(
+            tmp_path,
+            f"algorithm={{kind: refl, late_steps: [5, 9], reward_model: {{path: {model}}}}}",
+            "learner={generation_learning_rate: 1.0e-4}",
+        )
+        contents.append(decisive(run)["content of algorithm.reward_model"])
+    assert contents[0] != contents[1]
+
+
+def result_of(run: Run) -> Result:
+    return replace(fake_result(run.row, run.start, run.seed, 0.7), config=decisive(run))
+
+
+def test_runs_of_one_study_differ_in_start_and_seed_and_rows_in_what_they_train(tmp_path: Path) -> None:
+    runs = runs_of(fake_study(tmp_path), CONFIGS)
+    require_same_study([result_of(run) for run in runs[:3]], runs)
+    judged_as_trained, controlled = runs_of(
+        fake_study(
+            tmp_path,
+            rows={"unigrpo": {"config": "../shapes/unigrpo.yaml"}, "random": {"config": "../shapes/random_reward.yaml"}},
+        ),
+        CONFIGS,
+        seeds=[0],
+    )
+    require_same_study([result_of(judged_as_trained)], [controlled])
+
+
+@pytest.mark.parametrize(
+    ("rows", "changes", "fault"),
+    [
+        (["unigrpo"], {"steps": 10}, "steps is 21 in unigrpo/sft-seed0 and 10 in unigrpo/sft-seed7"),
+        (["text_grpo"], {"steps": 10}, "steps of all stages is 21 in unigrpo/sft-seed0 and 10 in text_grpo/sft-seed7"),
+        (["text_grpo"], {"images_per_prompt": 1}, r"modes\.think\.images_per_prompt is 2 in .* and 1 in text_grpo/sft-seed7"),
+        (["sft"], {"prompts": {"kind": "shapes", "split": "tuning"}}, r"modes\.think\.prompts\.split is 'held_out' in .*"),
+        (["unigrpo"], {"validation": {"every": 5}}, r"evaluation\.every is 20 in unigrpo/sft-seed0 and 5 in"),
+    ],
+)
+def test_runs_of_another_study_are_refused(tmp_path: Path, rows: list[str], changes: dict[str, object], fault: str) -> None:
+    there = result_of(runs_of(fake_study(tmp_path), CONFIGS, rows=["unigrpo"])[0])
+    planned = runs_of(fake_study(tmp_path, **changes), CONFIGS, rows=rows, seeds=[7])
+    with pytest.raises(ConfigError, match=fault):
+        require_same_study([there], planned)
 
 
 @pytest.mark.parametrize("stages", [[""], ["stage-1", "stage-2"]])
