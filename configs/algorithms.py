@@ -52,7 +52,7 @@ class VelocityMse(Section):
 
 
 class AdaptiveVelocityMse(Section):
-    """A velocity MSE whose weight is steered after every step so that the drift from the reference keeps to a target."""
+    """A velocity MSE whose weight rises after every step on which the drift from the reference is above a target."""
 
     kind: Literal["adaptive_velocity_mse"] = "adaptive_velocity_mse"
     weight: PositiveFloat = 1.5e-5
@@ -60,7 +60,7 @@ class AdaptiveVelocityMse(Section):
     target: PositiveFloat = 0.1
     """Drift to hold: rms(v - v_ref) / rms(v_ref) over the window's steps."""
     rate: float = Field(default=0.1, gt=0, lt=1)
-    """The weight is multiplied by 1 + rate * clip(drift / target - 1, -1, 1) after every step."""
+    """The weight is multiplied by 1 + rate * clip(drift / target - 1, -1, 1) after every step, and never below its first."""
 
 
 class LatentKl(Section):

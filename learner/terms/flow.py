@@ -66,10 +66,9 @@ class FlowTerm(Term[FlowWork]):
         num_elements = rows * columns * model.config.latent_channels
         self._clip = rescale_to_elements(settings.flow_clip, num_elements)
         self._weight = 0.0
-        if isinstance(settings.regulariser, algorithms.LatentKl):
-            self._weight = settings.regulariser.weight
-        elif not isinstance(settings.regulariser, algorithms.NoRegulariser):
+        if not isinstance(settings.regulariser, algorithms.NoRegulariser):
             self._weight = rescale_to_elements(settings.regulariser.weight, num_elements)
+        self._first_weight = self._weight
 
     def prepare(self, step: int, samples: Sequence[Sample]) -> list[FlowWork]:
         window, guided = Window.of(self.config, step), self._settings.guidance is not None
@@ -135,7 +134,7 @@ class FlowTerm(Term[FlowWork]):
                 "has learned to paint, or give algorithm.regulariser.kind velocity_mse"
             )
         drift = summary["velocity_shift_rms"] / summary["reference_velocity_rms"]
-        self._weight = adapted_weight(self._weight, drift, regulariser.target, regulariser.rate)
+        self._weight = adapted_weight(self._weight, drift, regulariser.target, regulariser.rate, least=self._first_weight)
 
     def state(self) -> dict[str, float]:
         return {WEIGHT: self._weight} if isinstance(self._settings.regulariser, algorithms.AdaptiveVelocityMse) else {}

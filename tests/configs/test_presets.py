@@ -163,7 +163,7 @@ def test_a_control_knows_nothing_and_is_evaluated_as_what_it_controls(path: Path
         ("regulariser_latent_kl", {"algorithm.regulariser": LatentKl(weight=0.022).model_dump()}),
         (
             "regulariser_adaptive",
-            {"algorithm.regulariser": AdaptiveVelocityMse(weight=2.4e-5, target=0.15, rate=0.1).model_dump()},
+            {"algorithm.regulariser": AdaptiveVelocityMse(weight=2.4e-5, target=0.15, rate=0.3).model_dump()},
         ),
         ("ratio_norm_off", {"algorithm.ratio_norm": False}),
         ("window_2", {"algorithm.window.size": 2}),

@@ -42,7 +42,7 @@ def test_the_gradient_is_the_same(stage: int, context_gradient: str, seeing: Pat
                 learner__trains=["text", "generation", "vision"],
                 learner__activation_checkpointing=recompute,
                 algorithm__context_gradient=context_gradient,
-                logging={"gradients_every": 2},
+                logging={"gradients_every": 1},
             ),
             rank,
         )

@@ -195,7 +195,7 @@ def test_latent_kl_weighs_each_step(model: Path, tmp_path: Path, rank: Rank) -> 
         t, t_next = window.times(start)[w : w + 2].tolist()
         h, s = t - t_next, window.sigma(start)[w].item()
         mean_shift = metrics[f"flow/k{start + w}/velocity_shift_rms"] * h * (1 + s**2 * (1 - t) / (2 * t))
-        expected += 2.0 * mean_shift**2 / (2 * s**2) / 2
+        expected += 2.0 * math.sqrt(262_144 / 64) * mean_shift**2 / (2 * s**2) / 2
     assert metrics["loss/regulariser"] == pytest.approx(expected, rel=1e-6)
 
 

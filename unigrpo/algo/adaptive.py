@@ -7,16 +7,18 @@ drift from the reference.
 import math
 
 
-def adapted_weight(weight: float, drift: float, target: float, rate: float) -> float:
-    """The weight of the next step: weight * (1 + rate * clip(drift / target - 1, -1, 1)).
+def adapted_weight(weight: float, drift: float, target: float, rate: float, *, least: float) -> float:
+    """The weight of the next step: weight * (1 + rate * clip(drift / target - 1, -1, 1)), and never below `least`.
 
-    Example: weight 1, rate .1, and a drift of half the target give .95; of twice the target or more, 1.1.
+    A run begins at the reference, without any drift: not held from below, the weight would be gone by the time it is needed.
+    Example: weight 1, rate .1, and a drift of twice the target or more give 1.1; of half the target .95, or `least`.
 
     Args:
         weight: of this step.
         drift: what this step measured, 0 or more.
         target: what it is to be, above 0.
         rate: largest relative change of one step, in (0, 1).
+        least: the weight that training begins with.
 
     Raises:
         ValueError: a drift that is negative or not finite, a target that is not positive, or a rate outside (0, 1).
@@ -26,4 +28,4 @@ def adapted_weight(weight: float, drift: float, target: float, rate: float) -> f
     if not (target > 0 and 0 < rate < 1):
         raise ValueError(f"target is {target} and rate is {rate}; give a positive target and a rate in (0, 1)")
     error = min(max(drift / target - 1, -1.0), 1.0)
-    return weight * (1 + rate * error)
+    return max(least, weight * (1 + rate * error))

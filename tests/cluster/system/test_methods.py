@@ -37,6 +37,7 @@ SMALL = (
     "logging.samples_every=1",
     "logging.samples=64",
     "logging.gradients_every=2",
+    "panel=null",
     "cluster.start_timeout=400",
     "cluster.call_timeout=400",
 )

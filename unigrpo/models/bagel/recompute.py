@@ -1,6 +1,6 @@
 """Layers recomputed in the backward pass instead of kept, and parameters held out of a graph."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -14,7 +14,21 @@ def recomputed(layer: nn.Module, *arguments: Any) -> Any:
     What was held out of the graph is held out again when it is recomputed, long after `held` has ended.
     """
     frozen = [parameter for parameter in layer.parameters() if not parameter.requires_grad]
-    return checkpoint(layer, *arguments, use_reentrant=False, context_fn=lambda: (nullcontext(), held(frozen)))
+    return checkpoint(layer, *arguments, use_reentrant=False, context_fn=lambda: (nullcontext(), _HeldEachTime(frozen)))
+
+
+class _HeldEachTime:
+    """`held`, for each of the times that one graph is gone through."""
+
+    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
+        self._parameters = parameters
+
+    def __enter__(self) -> None:
+        self._current = held(self._parameters)
+        self._current.__enter__()
+
+    def __exit__(self, *fault: Any) -> None:
+        self._current.__exit__(*fault)
 
 
 @contextmanager
