@@ -55,7 +55,7 @@ def test_clips_and_weights_are_told_as_they_are_at_this_size() -> None:
         ("shapes/refl", ["algorithm.mini_batches=1"], "1 update a step on 64 samples each"),
         ("ablations/nested_2", [], "100 steps of 8 prompts x 4 thoughts x 2 paintings = 64 paintings"),
         ("ablations/nested_2", [], "2 updates a step on 16 samples each"),
-        ("ablations/cfg_training", [], "training guided with text_scale 2 at t in (0, 1]"),
+        ("ablations/cfg_training", [], "training guided with text_scale 3 at t in (0, 1]"),
         (
             "ablations/window_per_sample",
             [],

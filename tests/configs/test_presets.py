@@ -158,7 +158,7 @@ def test_a_control_knows_nothing_and_is_evaluated_as_what_it_controls(path: Path
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("cfg_training", {"algorithm.guidance": Guidance(text_scale=2.0, interval=(0, 1)).model_dump()}),
+        ("cfg_training", {"algorithm.guidance": Guidance(text_scale=3.0, interval=(0, 1)).model_dump()}),
         ("regulariser_none", {"algorithm.regulariser": NoRegulariser().model_dump()}),
         ("regulariser_latent_kl", {"algorithm.regulariser": LatentKl(weight=0.022).model_dump()}),
         (
