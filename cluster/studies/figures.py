@@ -1,11 +1,12 @@
-"""Numbers of a study's report, worked out from its results: means with their intervals over runs, and differences of rows.
+"""Numbers of a study's report, worked out from its results: means with their intervals, and differences of rows.
 
-A run that diverged has no score: it is counted, and left out of means. Rows are compared run by run where both began from the
-same start with the same seed, so that what start and seed do to both falls out of the difference.
+Runs of one start are never averaged with those of another: what is told of a row is of its first start, what began elsewhere is
+a replication beside it. A run that diverged has no score: it is counted, and left out of means. Rows are compared run by run
+where both have the same seed, so that what the seed does to both falls out of the difference.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from statistics import fmean
 from typing import Any, Literal
@@ -27,8 +28,10 @@ class Mean:
 
     mean: float
     interval: tuple[float, float] | None
-    """95 %, Student's t over runs; None for a single run."""
+    """95 %; None where one run says nothing of others."""
     runs: int
+    over: Literal["runs", "prompts"] = "runs"
+    """What the interval is over: Student's t over runs, or the bootstrap over prompts where a row's one run trains nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,15 +48,49 @@ class Difference:
     @property
     def verdict(self) -> Literal["above", "below", "undecided"]:
         """Where the first row stands; undecided where the interval holds 0, or there is none."""
-        interval = self.ours.interval
-        if interval is None or interval[0] <= 0 <= interval[1]:
+        if self.ours.interval is None:
             return "undecided"
-        return "above" if interval[0] > 0 else "below"
+        low, high = (
+            round(bound, 9) for bound in self.ours.interval
+        )  # equal scores differ by the rounding of their differences
+        return "above" if low > 0 else "below" if high < 0 else "undecided"
 
 
 def mean_of(values: Sequence[float]) -> Mean | None:
     """None for no value."""
     return Mean(mean=fmean(values), interval=t_interval(values), runs=len(values)) if values else None
+
+
+def headline_mode(study: StudyConfig) -> str:
+    """The mode by which rows are ranked."""
+    return next(iter(study.modes))
+
+
+def main_start(study: StudyConfig) -> str:
+    """Where rows begin that name no start."""
+    return next(iter(study.starts))
+
+
+def first_start(study: StudyConfig, row: str) -> str:
+    """Where the runs of a row began that stand for it."""
+    return study.starts_of(study.rows[row])[0]
+
+
+def of_first_starts(study: StudyConfig, results: Sequence[Result]) -> list[Result]:
+    """The runs that stand for their rows."""
+    return [result for result in results if result.start == first_start(study, result.row)]
+
+
+def replications(study: StudyConfig, results: Sequence[Result]) -> dict[str, list[Result]]:
+    """Start -> what began there, of starts that a row was trained from beside its first."""
+    again = {each.start for each in results if each.seed is not None and each.start != first_start(study, each.row)}
+    return {start: [each for each in results if each.start == start] for start in study.starts if start in again}
+
+
+def baseline_of(study: StudyConfig) -> str | None:
+    """The row that the others began from: the first that trains nothing, of the main start."""
+    untrained = (name for name, row in study.rows.items() if not row.trains and first_start(study, name) == main_start(study))
+    return next(untrained, None)
 
 
 def scored_modes(study: StudyConfig, results: Sequence[Result]) -> list[str]:
@@ -68,24 +105,31 @@ def score_name(results: Sequence[Result], mode: str) -> str:
 
 def value_of(scores: Scores, name: str) -> float | None:
     """A score by its name, `category:TAG` for the headline score of a category; None where an evaluation lacks it."""
-    if name.startswith("category:"):
-        category = scores["by_category"].get(name.removeprefix("category:"))
-        return None if category is None else float(category[scores["headline"]["score"]])
-    means = (
-        scores["category_mean"] if scores["headline"]["over"] == "categories" and name in scores["category_mean"] else scores
-    )
-    return None if means.get(name) is None else float(means[name])
+    means, key = _told(scores, name)
+    return None if means.get(key) is None else float(means[key])
 
 
-def values(results: Sequence[Result], row: str, mode: str, name: str, start: str | None = None) -> Runs:
-    """The score of each run of a row that ended well; from one start, or from all."""
+def values(results: Sequence[Result], row: str, mode: str, name: str) -> Runs:
+    """The score of each run of a row that ended well."""
     found = {}
     for result in results:
-        if result.row == row and mode in result.scores and start in (None, result.start):
+        if result.row == row and mode in result.scores:
             value = value_of(result.scores[mode], name)
             if value is not None:
                 found[(result.start, result.seed)] = value
     return found
+
+
+def row_mean(results: Sequence[Result], row: str, mode: str, name: str) -> Mean | None:
+    """A row's score over its runs; one run that trained nothing has the interval over prompts that its evaluation gave."""
+    found = values(results, row, mode, name)
+    mean = mean_of(list(found.values()))
+    if mean is None or len(found) > 1 or _seeded(found):
+        return mean
+    scores = next(each.scores[mode] for each in results if each.row == row and mode in each.scores)
+    means, key = _told(scores, name)
+    interval = means["interval"].get(key)
+    return mean if interval is None else replace(mean, interval=(interval[0], interval[1]), over="prompts")
 
 
 def difference(one: Runs, other: Runs) -> Mean | None:
@@ -112,6 +156,14 @@ def differences(scores: Mapping[str, Runs], paper: Mapping[str, float]) -> list[
             distance = paper[above] - paper[below] if known else None
             found.append(Difference(above=above, below=below, paper=distance, ours=ours))
     return found
+
+
+def _told(scores: Scores, name: str) -> tuple[Scores, str]:
+    """The means that hold a score, and its key there."""
+    if name.startswith("category:"):
+        return scores["by_category"].get(name.removeprefix("category:"), {}), str(scores["headline"]["score"])
+    over_categories = scores["headline"]["over"] == "categories" and name in scores["category_mean"]
+    return (scores["category_mean"] if over_categories else scores), name
 
 
 def _seeded(runs: Runs) -> list[RunKey]:

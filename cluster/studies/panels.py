@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from cluster.studies.cells import NONE, table
 from cluster.studies.result import Result
-from cluster.studies.tables import NONE, table
+from cluster.studies.rewards import HELD_OUT, reward_text
 from configs.study import StudyConfig
 
 ALARM = "alarm/"
@@ -13,7 +14,9 @@ ALARM = "alarm/"
 
 
 def panel_table(study: StudyConfig, results: Sequence[Result]) -> list[str]:
-    """What the panel of reward hacking measured first and last in each row's runs, on the mean, and in how many it alarmed."""
+    """What the panel of reward hacking measured first and last in each row's runs, on the mean, in how many it alarmed, and the
+    rewards that its scores are of, which differ from row to row.
+    """
     watched = {row: [each.panel for each in results if each.row == row and each.panel] for row in study.rows}
     measures = list(
         dict.fromkeys(
@@ -29,8 +32,17 @@ def panel_table(study: StudyConfig, results: Sequence[Result]) -> list[str]:
         if panels:
             ends = [[rows[place] for rows in panels] for place in (0, -1)]
             cells = [" -> ".join(_over_panels(rows, name) for rows in ends) for name in measures]
-            body.append([row, *cells, _alarms(panels), str(len(panels))])
-    return table(["row", *(name.replace("_", " ") for name in measures), "alarms (runs, first step)", "runs"], body)
+            first = next(result for result in results if result.row == row and result.panel)
+            rewards = reward_text(first), reward_text(first, HELD_OUT)
+            body.append([row, *rewards, _alarms(panels), *cells, str(len(panels))])
+    heads = [
+        "row",
+        "trained on (score)",
+        "held out",
+        "alarms (runs, first step)",
+        *(name.replace("_", " ") for name in measures),
+    ]
+    return table([*heads, "runs"], body)
 
 
 def _over_panels(rows: Sequence[Mapping[str, Any]], name: str) -> str:

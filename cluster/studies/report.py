@@ -3,20 +3,16 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from cluster.studies.curves import plot_study
-from cluster.studies.figures import scored_modes
+from cluster.studies.cells import OVER_PROMPTS, folded
+from cluster.studies.curves import curves_line, plot_study
+from cluster.studies.figures import baseline_of, main_start, of_first_starts, replications, scored_modes
+from cluster.studies.order import differences_of, order_lines, ranking, replication_table
+from cluster.studies.origin import origin_lines
 from cluster.studies.panels import panel_table
 from cluster.studies.plan import run_name
-from cluster.studies.result import RESULT, Result, read_result
-from cluster.studies.tables import (
-    category_table,
-    compute_table,
-    detail_table,
-    extremes_table,
-    headline_table,
-    order_table,
-    table,
-)
+from cluster.studies.result import RESULT, Result, read_result, require_same_study
+from cluster.studies.tables import category_table, compute_table, detail_table, headline_table, wall_time
+from cluster.studies.target import target_line
 from configs.load import ConfigError
 from configs.study import StudyConfig
 
@@ -27,11 +23,12 @@ CURVES = "curves.png"
 def write_report(study: StudyConfig, name: str) -> Path:
     """Write the report of all that is finished into the study's folder; `name` is how the command called the study.
 
-    Raises ConfigError where nothing is finished.
+    Raises ConfigError where nothing is finished, and where what is finished is not of one study.
     """
     results = results_of(study)
     if not results:
         raise ConfigError(f"nothing of {study.name} is finished in {study.run_dir}; run it without --report")
+    require_same_study(results)
     plot_study(study, results, study.run_dir / CURVES)
     path = study.run_dir / REPORT
     path.write_text("\n".join(report_lines(study, name, results)) + "\n", encoding="utf-8")
@@ -47,47 +44,95 @@ def results_of(study: StudyConfig) -> list[Result]:
 
 
 def report_lines(study: StudyConfig, name: str, results: Sequence[Result]) -> Iterator[str]:
-    """The page, line by line. A pure function of what it is given."""
+    """The page, line by line, the answer first. A pure function of what it is given."""
     yield from (f"# Study {study.name}", "", study.question, "")
-    yield (
-        f"{len(results)} runs. Every score is of {_pictures(results)} prompts, the same with the same seeds for all runs. "
-        "A number is the mean over runs, in brackets its 95 % interval (Student's t; runs of one start share its luck)."
-    )
-    if not any(result.scores for result in results):
-        yield from ("", "No run ended well.", *_diverged(results))
-        return
-    for start in study.starts:
-        if any(result.start == start for result in results):
-            yield from ("", f"## From start {start}", "", *headline_table(study, results, start))
-    if study.compares:
-        yield from ("", f"The paper's figures are {study.compares}.")
-    if study.control is not None:
-        yield from ("", f"`{study.control}` is the control: it trains on scores that know nothing.")
-    scored = scored_modes(study, results)
-    yield from ("", f"## Order of rows, {scored[0]}", "", *order_table(study, results, scored[0]))
-    for mode in scored:
-        yield from ("", f"## All scores, {mode}", "", "Over all runs of a row.", "", *detail_table(study, results, mode))
-        yield from ("", f"## By category, {mode}", "", *category_table(study, results, mode))
-    yield from ("", f"## Least and greatest runs, {scored[0]}", "", *extremes_table(study, results, scored[0]))
-    if any(result.panel for result in results):
-        yield from ("", "## Panel", "", "First and last values, on the mean over runs.", "", *panel_table(study, results))
-    yield from ("", "## What it cost", "", "A run of each row, on the mean.", "", *compute_table(study, results))
-    yield from ("", "## Curves", "", f"![training reward and validation score over the steps]({CURVES})", "")
-    yield "Lines are means over runs, shades reach from the least to the greatest; validation is on prompts kept for choosing."
-    yield from _sheets(study, results, scored)
+    own = of_first_starts(study, results)
+    scored = scored_modes(study, own)
+    if scored:
+        yield from _scores(study, own, scored[0])
+        for start, again in replications(study, results).items():
+            yield from _replication(study, own, start, again, scored[0])
+        yield from _other_modes(study, own, scored[1:])
+        yield from ("", f"## Thoughts and pictures, {scored[0]}", "", *detail_table(study, own, scored[0]))
+        yield from ("", f"## Categories, {scored[0]}", "", *category_table(study, own, scored[0]))
+    else:
+        yield "No run from its row's first start ended well."
+    yield from _cost(study, own, results)
+    if any(result.panel for result in own):
+        yield from ("", "## Panel of reward hacking", "", _PANEL, "", *panel_table(study, own))
+    if any(result.curves["reward"] for result in own):
+        yield from ("", "## Curves", "", f"![training reward and validation score over the steps]({CURVES})", "")
+        yield curves_line(study, own)
+    yield from _sheets(study, own, scored)
     yield from _diverged(results)
-    yield from _origin(study, name, results)
+    yield from ("", "## Commands and versions", "", *origin_lines(study, name, results, scored))
 
 
-def _pictures(results: Sequence[Result]) -> str:
-    scores = next((each for result in results for each in result.scores.values()), None)
-    return "no" if scores is None else f"{scores['pictures']} pictures of {scores['prompts']}"
+_PANEL = (
+    "First and last values, means over runs, of the same training prompts and seeds at every panel. Score and held-out score "
+    "are of the two rewards named, so gaps, the one less the other, compare only between rows with the same two."
+)
 
 
-def _sheets(study: StudyConfig, results: Sequence[Result], modes: Sequence[str]) -> Iterator[str]:
-    yield from ("", "## Sample sheets", "", "The same prompts and seeds in each.", "")
+def _scores(study: StudyConfig, own: Sequence[Result], mode: str) -> Iterator[str]:
+    target = target_line(study, own)
+    yield from ([target, ""] if target else [])
+    yield from (f"Ranking in {mode}, by the mean over runs from {main_start(study)}: {ranking(study, own, mode)}.", "")
+    yield from (f"## Scores, {mode}", "", *headline_table(study, own, mode), "", *_legend(study, own, mode))
+    yield from ("", f"## Order of rows, {mode}", "")
+    yield "Differences over runs of equal seed with their t interval; undecided: it holds 0, or there is one run. Pairs are not"
+    yield from ("corrected for their number: of twenty that do not differ, one is told apart by chance.", "")
+    yield from order_lines(study, own, mode)
+
+
+def _legend(study: StudyConfig, own: Sequence[Result], mode: str) -> Iterator[str]:
+    """What the columns of scores are."""
+    scores = next(result.scores[mode] for result in own if mode in result.scores)
+    yield f"A score is the mean over runs, one a seed, each of {scores['pictures']} pictures of {scores['prompts']} prompts,"
+    yield "the same with the same seeds for every run. In brackets its 95 % interval: Student's t over runs, which says what"
+    yield f"other training seeds would give on these prompts; {OVER_PROMPTS}: one run, untrained, bootstrap over prompts."
+    if (base := baseline_of(study)) is not None:
+        yield f"Gain: the difference to {base} in the same mode, t interval over runs, with the prompts taken as given."
+    if study.control is not None:
+        yield f"{study.control} is the control, trained on scores that know nothing: what it gains, no method has earned."
+    if study.compares:
+        yield f"The paper's figures are {study.compares}."
+
+
+def _replication(study: StudyConfig, own: Sequence[Result], start: str, again: Sequence[Result], mode: str) -> Iterator[str]:
+    yield from ("", f"## Replication from {start}", "")
+    yield from ("The same rows from another start, told beside the first and never averaged with it.", "")
+    if not any(mode in result.scores for result in again):
+        yield f"No run from {start} ended well."
+        return
+    target = target_line(study, again)
+    yield from ([target, ""] if target else [])
+    yield from headline_table(study, again, mode)
+    pairs = [(main_start(study), differences_of(study, own, mode)), (start, differences_of(study, again, mode))]
+    yield from ("", *replication_table(pairs))
+
+
+def _other_modes(study: StudyConfig, own: Sequence[Result], modes: Sequence[str]) -> Iterator[str]:
+    if modes:
+        yield from ("", "## Other modes", "", "The same policies, evaluated otherwise:", "")
+        yield from (f"- {mode}: `{' '.join(study.modes[mode])}`" for mode in modes)
+    for mode in modes:
+        yield from ("", f"### {mode}", "", *headline_table(study, own, mode), "", *order_lines(study, own, mode))
+        more = [*detail_table(study, own, mode), "", *category_table(study, own, mode)]
+        yield from ("", *folded(f"All scores and categories, {mode}", more))
+
+
+def _cost(study: StudyConfig, own: Sequence[Result], results: Sequence[Result]) -> Iterator[str]:
+    yield from ("", "## Cost", "", *compute_table(study, own), "")
+    yield "Means over runs. Images: painted to learn from. Seconds are of the clock, while as many runs as lanes says shared"
+    yield "the machine: they compare between rows with the same lanes."
+    yield f"The whole study, {len(results)} runs: {wall_time(results).total_seconds() / 60:.0f} minutes of wall time."
+
+
+def _sheets(study: StudyConfig, own: Sequence[Result], modes: Sequence[str]) -> Iterator[str]:
+    yield from ("", "## Sample sheets", "", "The same prompts and seeds in each; of the first run of a row.", "")
     for row in study.rows:
-        first = next((result for result in results if result.row == row and result.scores), None)
+        first = next((result for result in own if result.row == row and result.scores), None)
         if first is not None:
             where = run_name(first.row, first.start, first.seed)
             yield f"- {row}: " + ", ".join(f"[{mode}]({where}/samples/{mode}/sheet.png)" for mode in modes)
@@ -98,33 +143,3 @@ def _diverged(results: Sequence[Result]) -> Iterator[str]:
     if lost:
         yield from ("", "## Runs that diverged", "")
         yield from (f"- {run_name(each.row, each.start, each.seed)}: {each.diverged}" for each in lost)
-
-
-def _origin(study: StudyConfig, name: str, results: Sequence[Result]) -> Iterator[str]:
-    """How to run a row again, and on what the results were made."""
-    yield from (
-        "",
-        "## How to run it again",
-        "",
-        "All of it, one row with its seeds, and one row with another seed:",
-        "",
-        "```",
-    )
-    last = [row for row in study.rows if study.rows[row].trains][-1:] or list(study.rows)[-1:]
-    yield f"unigrpo reproduce {name}"
-    yield f"unigrpo reproduce {name} --rows {last[0]}"
-    yield f"unigrpo reproduce {name} --rows {last[0]} --seeds {max(study.seeds) + 1}"
-    yield from ("```", "", "What the runs were made with:", "")
-    body = []
-    for result in results:
-        made, host = result.provenance, result.provenance["host"]
-        versions = ", ".join(f"{package} {version}" for package, version in made["versions"].items())
-        body.append((f"`{made['command']}`", str(made["commit"]), f"{host['cores']} cores, {host['system']}", versions))
-    counted = {key: body.count(key) for key in body}
-    yield from table(["command", "commit", "host", "versions", "runs"], [[*key, str(count)] for key, count in counted.items()])
-    began = min(result.provenance["began"] for result in results)
-    ended = max(result.provenance["ended"] for result in results)
-    seconds = sum(sum(result.compute["seconds"].get(each, 0.0) for each in ("training", "modes")) for result in results)
-    yield from ("", f"Between {began} and {ended}; {seconds / 60:.0f} minutes of runs, as many at a time as there were lanes.")
-    yield from ("", "Configs, by run:", "")
-    yield from table(["run", "config"], [[run_name(each.row, each.start, each.seed), each.config_hash] for each in results])

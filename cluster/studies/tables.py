@@ -1,48 +1,64 @@
-"""The tables of a study's report, in Markdown."""
+"""Tables of scores and of cost in a study's report. The runs of a row that they are given began from one start."""
 
 from collections.abc import Mapping, Sequence
-from statistics import fmean
+from datetime import datetime, timedelta
 
-from cluster.studies.figures import Difference, Mean, differences, mean_of, score_name, scored_modes, value_of, values
-from cluster.studies.plan import run_name
+from cluster.studies.cells import gain_cell, mean_cell, short, signed, table
+from cluster.studies.figures import baseline_of, difference, first_start, main_start, row_mean, score_name, value_of, values
 from cluster.studies.result import Result
 from configs.study import StudyConfig
 
-NONE = "–"
 DETAILS = ("ground_truth_plan", "plan_correct", "follow")
 """Scores that stand beside the headline's companions where the task gives them."""
+MEANINGS = {
+    "strict": "share of pictures that show exactly what was asked and nothing else",
+    "graded": "share of a prompt's clauses that hold, a surplus object counting against it",
+    "geneval": "GenEval's rule, which allows surplus objects",
+    "ground_truth_plan": "the headline score of pictures painted from a right plan: how well it paints",
+    "plan_correct": "share of thoughts that are a plan which satisfies the prompt: how well it thinks",
+    "follow": "mean share of a plan's objects that were painted as planned",
+}
+"""Score -> what it is."""
 
 
-def headline_table(study: StudyConfig, results: Sequence[Result], start: str) -> list[str]:
-    """The headline score of every row from one start, one column a mode, beside the paper's figures."""
-    rows = [row for row in study.rows if any(result.row == row and result.start == start for result in results)]
-    modes = scored_modes(study, results)
-    papers = [mode for mode in modes if any(mode in study.rows[row].paper for row in rows)]
+def headline_table(study: StudyConfig, results: Sequence[Result], mode: str) -> list[str]:
+    """The headline score of every row in one mode, its gain over the baseline, and both in the paper where it has them."""
+    name, base = score_name(results, mode), baseline_of(study)
+    compares = any(mode in row.paper for row in study.rows.values())
+    below = {} if base is None else values(results, base, mode, name)
+    known = study.rows[base].paper.get(mode) if base is not None else None
     body = []
-    for row in rows:
-        runs = [values(results, row, mode, score_name(results, mode), start) for mode in modes]
-        cells = [_mean(mean_of(list(each.values()))) for each in runs]
-        paper = [_short(study.rows[row].paper.get(mode)) for mode in papers]
-        body.append([row, *cells, *paper, _counts(results, row, start)])
-    heads = [f"{score_name(results, mode)}, {mode}" for mode in modes]
-    return table(["row", *heads, *(f"paper, {mode}" for mode in papers), "runs"], body)
+    for row in study.rows:
+        if not any(result.row == row for result in results):
+            continue
+        gain = difference(values(results, row, mode, name), below) if row != base else None
+        cells = [_label(study, row), mean_cell(row_mean(results, row, mode, name))]
+        cells += [gain_cell(gain)] if below else []
+        if compares:
+            paper = study.rows[row].paper.get(mode)
+            more = "" if paper is None or known is None or row == base else f" ({signed(paper - known)})"
+            cells.append(short(paper) + more)
+        body.append([*cells, _counts(results, row)])
+    heads = ["row", f"{name}, {mode}", *([f"gain over {base}"] if below else []), *(["paper (gain)"] if compares else [])]
+    return table([*heads, "runs"], body)
 
 
 def detail_table(study: StudyConfig, results: Sequence[Result], mode: str) -> list[str]:
-    """Every score of one mode, over all runs of each row."""
+    """Every score of one mode, and what each is."""
     told = [result.scores[mode] for result in results if mode in result.scores]
     names = list(dict.fromkeys(name for scores in told for name in scores["interval"]))
     names += [name for name in DETAILS if any(value_of(scores, name) is not None for scores in told)]
-    return _over_runs(study, results, mode, {name: name.replace("_", " ") for name in names})
+    legend = "; ".join(f"{_title(name)}: {MEANINGS[name]}" for name in names if name in MEANINGS)
+    return [f"{legend}.", "", *_all_rows(study, results, mode, {name: _title(name) for name in names})]
 
 
 def category_table(study: StudyConfig, results: Sequence[Result], mode: str) -> list[str]:
-    """The headline score of one mode by category, over all runs of each row."""
+    """The headline score of one mode by category."""
     found: dict[str, str] = {}
     for result in results:
         for tag, category in result.scores.get(mode, {}).get("by_category", {}).items():
-            found[f"category:{tag}"] = f"{tag} (seen)" if category["seen"] else tag
-    return _over_runs(study, results, mode, found)
+            found[f"category:{tag}"] = _title(tag) + (" (seen)" if category["seen"] else "")
+    return _all_rows(study, results, mode, found)
 
 
 def compute_table(study: StudyConfig, results: Sequence[Result]) -> list[str]:
@@ -50,93 +66,53 @@ def compute_table(study: StudyConfig, results: Sequence[Result]) -> list[str]:
     stages = ("rollout", "update", "sync", "evaluation", "panel", "training", "modes")
     body = []
     for row in study.rows:
-        costs = [result.compute for result in results if result.row == row]
+        mine = [result for result in results if result.row == row]
+        costs = [result.compute for result in mine]
         if costs:
             counts = [f"{sum(cost[name] for cost in costs) / len(costs):,.0f}" for name in ("steps", "images", "updates")]
             seconds = [sum(cost["seconds"].get(stage, 0.0) for cost in costs) / len(costs) for stage in stages]
-            body.append([row, *counts, *(f"{each:.0f}" for each in seconds)])
-    heads = ["rollout s", "update s", "sync s", "validation s", "panel s", "training s, all", "final evaluation s"]
+            lanes = sorted({each["lanes"] for result in mine for each in result.provenance})
+            body.append([row, *counts, *(f"{each:.0f}" for each in seconds), ", ".join(map(str, lanes))])
+    heads = ["rollout s", "update s", "sync s", "validation s", "panel s", "training s, all", "final evaluation s", "lanes"]
     return table(["row", "steps", "images", "updates", *heads], body)
 
 
-def order_table(study: StudyConfig, results: Sequence[Result], mode: str) -> list[str]:
-    """Every two rows in one mode: the paper's difference and ours, run by run; and how many stand as they do there."""
-    name = score_name(results, mode)
-    scores = {row: runs for row in study.rows if (runs := values(results, row, mode, name))}
-    paper = {row: study.rows[row].paper[mode] for row in study.rows if mode in study.rows[row].paper}
-    found = differences(scores, paper)
-    body = [
-        [f"{each.above} - {each.below}", _signed(each.paper), _signed_mean(each.ours), str(each.ours.runs), _verdict(each)]
-        for each in found
+def wall_time(results: Sequence[Result]) -> timedelta:
+    """How long anything of these results ran, whatever ran beside it; what was cut off counts from where it went on."""
+    spans = [
+        (datetime.fromisoformat(each["began"]), datetime.fromisoformat(each["ended"]))
+        for result in results
+        for each in result.provenance
+        if each["ended"] is not None
     ]
-    lines = table(["rows", "paper", f"{name}, {mode}", "runs compared", "here"], body)
-    ranked = sorted(scores, key=lambda row: -fmean(scores[row].values()))
-    lines += ["", f"By the mean over runs: {' > '.join(ranked)}."]
-    if paper:
-        lines.append(f"In the paper: {' > '.join(sorted(paper, key=lambda row: -paper[row]))}.")
-    known = [each for each in found if each.paper]
-    if known:
-        counted = {verdict: sum(each.verdict == verdict for each in known) for verdict in ("above", "below", "undecided")}
-        lines += [
-            "",
-            f"Of {len(known)} pairs that the paper tells apart, {counted['above']} stand here as they do there, "
-            f"{counted['below']} the other way round, and of {counted['undecided']} the difference is within the interval.",
-        ]
-    return lines
+    whole, until = timedelta(), min(began for began, _ in spans)
+    for began, ended in sorted(spans):
+        whole += max(timedelta(), ended - max(began, until))
+        until = max(until, ended)
+    return whole
 
 
-def extremes_table(study: StudyConfig, results: Sequence[Result], mode: str) -> list[str]:
-    """The least and the greatest run of each row in one mode."""
+def _all_rows(study: StudyConfig, results: Sequence[Result], mode: str, columns: Mapping[str, str]) -> list[str]:
     body = []
     for row in study.rows:
-        runs = values(results, row, mode, score_name(results, mode))
-        if runs:
-            (least, low), (greatest, high) = (pick(runs.items(), key=lambda item: item[1]) for pick in (min, max))
-            body.append([row, f"{_short(low)} ({run_name(row, *least)})", f"{_short(high)} ({run_name(row, *greatest)})"])
-    return table(["row", "least run", "greatest run"], body)
-
-
-def table(heads: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a Markdown table."""
-    return ["| " + " | ".join(cells) + " |" for cells in (heads, ["---"] * len(heads), *body)]
-
-
-def _over_runs(study: StudyConfig, results: Sequence[Result], mode: str, columns: Mapping[str, str]) -> list[str]:
-    body = []
-    for row in study.rows:
-        means = [mean_of(list(values(results, row, mode, name).values())) for name in columns]
+        means = [row_mean(results, row, mode, name) for name in columns]
         if any(means):
-            body.append([row, *map(_mean, means), _counts(results, row)])
-    return table(["row", *columns.values(), "runs"], body)
+            body.append([_label(study, row), *map(mean_cell, means)])
+    return table(["row", *columns.values()], body)
 
 
-def _counts(results: Sequence[Result], row: str, start: str | None = None) -> str:
-    mine = [result for result in results if result.row == row and start in (None, result.start)]
+def _label(study: StudyConfig, row: str) -> str:
+    """A row with what sets it apart. Example: "bagel (from base)"."""
+    start = first_start(study, row)
+    apart = [*(["control"] if row == study.control else []), *([f"from {start}"] if start != main_start(study) else [])]
+    return row + (f" ({', '.join(apart)})" if apart else "")
+
+
+def _counts(results: Sequence[Result], row: str) -> str:
+    mine = [result for result in results if result.row == row]
     diverged = sum(result.diverged is not None for result in mine)
     return f"{len(mine)}" + (f", of which {diverged} diverged" if diverged else "")
 
 
-def _verdict(each: Difference) -> str:
-    return {"above": "above", "below": "below", "undecided": "within the interval"}[each.verdict]
-
-
-def _mean(mean: Mean | None) -> str:
-    if mean is None:
-        return NONE
-    return _short(mean.mean) + (f" [{_short(mean.interval[0])}, {_short(mean.interval[1])}]" if mean.interval else "")
-
-
-def _signed_mean(mean: Mean) -> str:
-    return _signed(mean.mean) + (f" [{_signed(mean.interval[0])}, {_signed(mean.interval[1])}]" if mean.interval else "")
-
-
-def _signed(number: float | None) -> str:
-    return _short(number, "+")
-
-
-def _short(number: float | None, sign: str = "") -> str:
-    """Example: .743; -.012; 1.000; with a sign +.743."""
-    if number is None:
-        return NONE
-    text = f"{round(number, 3) + 0.0:{sign}.3f}"  # + 0.0 makes -0 a plain 0
-    return text.replace("0.", ".", 1) if abs(number) < 0.9995 else text
+def _title(name: str) -> str:
+    return name.replace("_", " ")

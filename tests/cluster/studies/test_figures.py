@@ -1,9 +1,22 @@
 """Means, intervals and differences of rows, against numbers worked out by hand."""
 
+from pathlib import Path
+
 import pytest
 
-from cluster.studies.figures import Runs, difference, differences, mean_of, value_of, values
-from tests.cluster.studies.fakes import fake_result, fake_scores
+from cluster.studies.figures import (
+    Runs,
+    baseline_of,
+    difference,
+    differences,
+    mean_of,
+    of_first_starts,
+    replications,
+    row_mean,
+    value_of,
+    values,
+)
+from tests.cluster.studies.fakes import fake_result, fake_scores, fake_study
 
 RESULTS = [
     fake_result("sft", "sft", None, 0.5),
@@ -18,7 +31,7 @@ RESULTS = [
 
 def test_scores_of_runs_that_ended_well() -> None:
     assert values(RESULTS, "unigrpo", "think", "strict") == {("sft", 0): 0.7, ("sft", 1): 0.8, ("base", 0): 0.6}
-    assert values(RESULTS, "unigrpo", "no_think", "strict", "sft") == {("sft", 0): 0.35, ("sft", 1): 0.4}
+    assert values(RESULTS, "unigrpo", "no_think", "strict") == {("sft", 0): 0.35, ("sft", 1): 0.4, ("base", 0): 0.3}
     assert values(RESULTS, "sft", "think", "plan_correct") == {("sft", None): 0.6}
     assert values(RESULTS, "sft", "no_think", "plan_correct") == {}
 
@@ -41,6 +54,37 @@ def test_the_mean_of_two_runs_and_its_interval() -> None:
     alone = mean_of([0.7])
     assert alone is not None
     assert alone.interval is None
+
+
+def test_an_untrained_row_has_the_interval_over_prompts_of_its_one_run() -> None:
+    alone = row_mean(RESULTS, "sft", "think", "strict")
+    assert alone is not None
+    assert (alone.mean, alone.interval, alone.over) == (0.5, (0, 1), "prompts")
+    of_category = row_mean(RESULTS, "sft", "think", "category:counting")
+    assert of_category is not None
+    assert (of_category.interval, of_category.over) == ((0.25, 0.75), "prompts")
+    for name in ("category:colors", "plan_correct"):  # one prompt, and a score that has no interval
+        told = row_mean(RESULTS, "sft", "think", name)
+        assert told is not None
+        assert told.interval is None
+    trained = row_mean([fake_result("unigrpo", "sft", 0, 0.7)], "unigrpo", "think", "strict")
+    assert trained is not None
+    assert trained.interval is None  # over prompts it would say nothing of other seeds
+    assert row_mean(RESULTS, "gone", "think", "strict") is None
+
+
+def test_rows_are_told_of_their_first_start_and_what_began_elsewhere_is_a_replication(tmp_path: Path) -> None:
+    study = fake_study(tmp_path)
+    assert [(each.row, each.start) for each in of_first_starts(study, RESULTS)] == [
+        ("sft", "sft"),
+        ("unigrpo", "sft"),
+        ("unigrpo", "sft"),
+        ("text_grpo", "sft"),
+        ("text_grpo", "sft"),
+    ]
+    again = replications(study, RESULTS)
+    assert {start: [each.row for each in found] for start, found in again.items()} == {"base": ["unigrpo", "unigrpo"]}
+    assert baseline_of(study) == "sft"
 
 
 def test_rows_are_compared_run_by_run() -> None:

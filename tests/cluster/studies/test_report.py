@@ -1,11 +1,12 @@
 """The page of a study, a pure function of its results."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from cluster.studies.curves import band, smoothed
 from cluster.studies.report import report_lines, results_of, write_report
+from cluster.studies.result import Result
 from configs.load import ConfigError
 from tests.cluster.studies.fakes import fake_result, fake_study
 
@@ -17,62 +18,107 @@ RESULTS = [
     fake_result("unigrpo", "sft", 1, 0.8),
     fake_result("unigrpo", "base", 0, None),
 ]
+TWICE = {
+    "sft": {"config": "../shapes/base.yaml", "trains": False, "starts": ["sft", "base"], "paper": {"think": 0.82}},
+    "fpo": {"config": "../shapes/fpo.yaml", "paper": {"think": 0.85}},
+    "unigrpo": {"config": "../shapes/unigrpo.yaml", "starts": ["sft", "base"], "paper": {"think": 0.90}},
+}
+"""Rows of which two are run from a second start."""
 
 
 def section(lines: list[str], title: str) -> list[str]:
-    """The lines between a heading and the next."""
-    start = lines.index(f"## {title}") + 1
+    """The lines between a heading and the next of its rank or above."""
+    start = next(place for place, line in enumerate(lines) if line in (f"## {title}", f"### {title}")) + 1
     rest = lines[start:]
-    return rest[: next((place for place, line in enumerate(rest) if line.startswith("## ")), len(rest))]
+    return rest[: next((place for place, line in enumerate(rest) if line.startswith(("## ", "### "))), len(rest))]
 
 
-def page(tmp_path: Path) -> list[str]:
-    return list(report_lines(fake_study(tmp_path, control="sft", compares="GenEval"), "fake", RESULTS))
-
-
-def test_the_table_of_a_start_holds_means_intervals_paper_and_runs(tmp_path: Path) -> None:
-    lines = section(page(tmp_path), "From start sft")
-    assert "| row | strict, think | strict, no_think | paper, think | runs |" in lines
-    assert "| sft | .500 | .250 | .820 | 1 |" in lines
-    assert "| text_grpo | .700 [.700, .700] | .350 [.350, .350] | .880 | 2 |" in lines
-    assert "| unigrpo | .750 [.115, 1.385] | .375 [.057, .693] | .900 | 2 |" in lines
-
-
-def test_a_diverged_run_is_counted_and_has_no_score(tmp_path: Path) -> None:
-    lines = page(tmp_path)
-    assert "| unigrpo | – | – | .900 | 1, of which 1 diverged |" in section(lines, "From start base")
-    assert "- unigrpo/base-seed0: metric loss of step 4 is nan" in section(lines, "Runs that diverged")
-
-
-def test_rows_are_set_against_the_paper_pair_by_pair(tmp_path: Path) -> None:
-    lines = section(page(tmp_path), "Order of rows, think")
-    assert "| text_grpo - sft | +.060 | +.200 [+.200, +.200] | 2 | above |" in lines
-    assert "| unigrpo - sft | +.080 | +.250 [-.385, +.885] | 2 | within the interval |" in lines
-    assert "| unigrpo - text_grpo | +.020 | +.050 [-.585, +.685] | 2 | within the interval |" in lines
-    assert "By the mean over runs: unigrpo > text_grpo > sft." in lines
-    assert "In the paper: unigrpo > text_grpo > sft." in lines
-    told = "Of 3 pairs that the paper tells apart, 1 stand here as they do there, 0 the other way round, and of 2 the"
-    assert any(line.startswith(told) for line in lines)
-
-
-def test_all_scores_categories_and_extremes(tmp_path: Path) -> None:
-    lines = page(tmp_path)
-    assert "| row | strict | graded | ground truth plan | plan correct | runs |" in section(lines, "All scores, think")
-    assert "| sft | .500 | .600 | .800 | .600 | 1 |" in section(lines, "All scores, think")
-    assert "| sft | .250 | .350 | 1 |" in section(lines, "All scores, no_think")
-    assert "| row | counting | colors (seen) | runs |" in section(lines, "By category, think")
-    assert "| unigrpo | .700 (unigrpo/sft-seed0) | .800 (unigrpo/sft-seed1) |" in section(
-        lines, "Least and greatest runs, think"
+def page(tmp_path: Path, results: list[Result] = RESULTS, **changes: Any) -> list[str]:
+    return list(
+        report_lines(fake_study(tmp_path, **{"control": "text_grpo", "compares": "GenEval", **changes}), "fake", results)
     )
 
 
+def test_the_answer_stands_first(tmp_path: Path) -> None:
+    lines = page(tmp_path)
+    assert lines[:3] == ["# Study fake", "", "Which is best?"]
+    ranking = "unigrpo .750 [.115, 1.385] > text_grpo .700 [.700, .700] > sft .500 [.000, 1.000]†"
+    assert lines[6] == f"Ranking in think, by the mean over runs from sft: {ranking}."
+    assert lines[4].startswith(
+        "Target (unigrpo - sft at least +.200 in strict, think, with intervals that do not overlap): **missed"
+    )
+
+
+def test_the_headline_table_holds_scores_gains_paper_and_runs(tmp_path: Path) -> None:
+    lines = section(page(tmp_path), "Scores, think")
+    assert "| row | strict, think | gain over sft | paper (gain) | runs |" in lines
+    assert "| sft | .500 [.000, 1.000]† | – | .820 | 1 |" in lines
+    assert "| text_grpo (control) | .700 [.700, .700] | +.200 [+.200, +.200] | .880 (+.060) | 2 |" in lines
+    assert "| unigrpo | .750 [.115, 1.385] | +.250 [-.385, +.885] | .900 (+.080) | 2 |" in lines
+    assert "The paper's figures are GenEval." in lines
+
+
+def test_a_row_that_begins_elsewhere_says_so(tmp_path: Path) -> None:
+    rows = {"bagel": {"config": "../shapes/base.yaml", "trains": False, "starts": ["base"]}, **TWICE}
+    lines = page(tmp_path, [fake_result("bagel", "base", None, 0.3), *RESULTS[:1]], rows=rows, control=None)
+    assert "| bagel (from base) | .300 [.000, 1.000]† | -.200 | – | 1 |" in section(lines, "Scores, think")
+    assert not any(line.startswith("## Replication") for line in lines)
+
+
+def test_runs_of_a_second_start_change_no_ranking_and_stand_beside(tmp_path: Path) -> None:
+    """Pooled, fpo would stand above unigrpo, which beats it from the start that they share."""
+    runs = [("fpo", "sft", 0.64), ("unigrpo", "sft", 0.70), ("unigrpo", "base", 0.50)]
+    trained = [fake_result(row, start, seed, score + 0.01 * seed) for row, start, score in runs for seed in (0, 1)]
+    untrained = [fake_result("sft", "sft", None, 0.5), fake_result("sft", "base", None, 0.3)]
+    lines = page(tmp_path, [*untrained, *trained], rows=TWICE, control=None)
+    assert ": unigrpo .705 [.641, .769] > fpo .645 [.581, .709] > sft .500" in lines[6]
+    assert "| unigrpo | .705 [.641, .769] | +.205 [+.141, +.269] | .900 (+.080) | 2 |" in section(lines, "Scores, think")
+    assert "| unigrpo | .755 | .855 | .800 [.800, .800] | .600 [.600, .600] |" not in lines
+    again = section(lines, "Replication from base")
+    assert "| unigrpo | .505 [.441, .569] | +.205 [+.141, +.269] | .900 (+.080) | 2 |" in again
+    assert "| pair | paper | from sft | verdict, sft | from base | verdict, base |" in again
+    both = "+.205 [+.141, +.269] | as in the paper | +.205 [+.141, +.269] | as in the paper"
+    assert f"| unigrpo - sft | +.080 | {both} |" in again
+    assert any(line.startswith("Target (") for line in again)
+
+
+def test_a_start_from_which_every_run_diverged_says_so_and_has_no_score(tmp_path: Path) -> None:
+    lines = page(tmp_path)
+    assert "No run from base ended well." in section(lines, "Replication from base")
+    assert "- unigrpo/base-seed0: metric loss of step 4 is nan" in section(lines, "Runs that diverged")
+    lost = [*RESULTS[:-1], fake_result("text_grpo", "sft", 2, None)]
+    scores = section(page(tmp_path, lost), "Scores, think")
+    assert (
+        "| text_grpo (control) | .700 [.700, .700] | +.200 [+.200, +.200] | .880 (+.060) | 3, of which 1 diverged |" in scores
+    )
+
+
+def test_every_mode_has_its_scores_and_its_order(tmp_path: Path) -> None:
+    rows = fake_study(tmp_path).model_dump()["rows"]
+    rows["sft"]["paper"]["no_think"], rows["unigrpo"]["paper"]["no_think"] = 0.83, 0.80
+    lines = section(page(tmp_path, rows=rows), "no_think")
+    assert "| text_grpo (control) | .350 [.350, .350] | +.100 [+.100, +.100] | – | 2 |" in lines
+    assert "The paper's order: sft > unigrpo." in lines
+    assert "| sft - unigrpo | +.030 | -.125 [-.443, +.193] | 2 | undecided |" in lines
+    assert "| row | counting | colors (seen) |" in lines
+
+
+def test_all_scores_and_categories_are_told_with_what_they_are(tmp_path: Path) -> None:
+    lines = section(page(tmp_path), "Thoughts and pictures, think")
+    assert "| row | strict | graded | ground truth plan | plan correct |" in lines
+    assert "| sft | .500 [.000, 1.000]† | .600 [.000, 1.000]† | .800 | .600 |" in lines
+    assert "plan correct: share of thoughts that are a plan which satisfies the prompt" in lines[1]
+    assert "| sft | .500 [.250, .750]† | 1.000 |" in section(page(tmp_path), "Categories, think")
+
+
 def test_what_a_row_costs_is_a_mean_over_its_runs(tmp_path: Path) -> None:
-    lines = section(page(tmp_path), "What it cost")
-    assert "| text_grpo | 2 | 128 | 4 | 10 | 20 | 1 | 0 | 0 | 31 | 5 |" in lines
-    assert "| sft | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 5 |" in lines
+    lines = section(page(tmp_path), "Cost")
+    assert "| text_grpo | 2 | 128 | 4 | 10 | 20 | 1 | 0 | 0 | 31 | 5 | 2 |" in lines
+    assert "| sft | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 5 | 2 |" in lines
+    assert "The whole study, 6 runs: 11520 minutes of wall time." in lines  # eight days, side by side
 
 
-def test_the_panel_is_told_first_and_last_with_its_alarms(tmp_path: Path) -> None:
+def test_the_panel_is_told_first_and_last_with_its_rewards_and_alarms(tmp_path: Path) -> None:
     panels = [
         [
             {"step": 0, "gap": 0.1, "score": 0.5},
@@ -80,40 +126,55 @@ def test_the_panel_is_told_first_and_last_with_its_alarms(tmp_path: Path) -> Non
         ],
         [{"step": 0, "gap": 0.2, "score": 0.5}, {"step": 20, "gap": 0.3, "score": 0.9, "alarm/gap": False}],
     ]
-    watched = [fake_result("unigrpo", "sft", seed, 0.7, panel=rows) for seed, rows in enumerate(panels)]
-    lines = section(list(report_lines(fake_study(tmp_path), "fake", [RESULTS[0], *watched])), "Panel")
-    assert "| row | gap | score | alarms (runs, first step) | runs |" in lines
-    assert "| unigrpo | 0.15 -> 0.4 | 0.5 -> 0.8 | gap (1, 20) | 2 |" in lines
-    assert "## Panel" not in page(tmp_path)
+    config = {"reward.kind": "geneval", "reward.score": "graded", "panel.reward.kind": "differentiable"}
+    watched = [fake_result("unigrpo", "sft", seed, 0.7, panel=rows, config=config) for seed, rows in enumerate(panels)]
+    lines = section(page(tmp_path, [RESULTS[0], *watched]), "Panel of reward hacking")
+    assert "| row | trained on (score) | held out | alarms (runs, first step) | gap | score | runs |" in lines
+    assert "| unigrpo | geneval graded | differentiable | gap (1, 20) | 0.15 -> 0.4 | 0.5 -> 0.8 | 2 |" in lines
+    assert "## Panel of reward hacking" not in page(tmp_path)
 
 
-def test_commands_and_origin(tmp_path: Path) -> None:
-    lines = section(page(tmp_path), "How to run it again")
-    assert "unigrpo reproduce fake --rows unigrpo --seeds 2" in lines
+def test_commands_hold_the_overrides_and_the_last_row_that_is_not_the_control(tmp_path: Path) -> None:
+    made = {
+        **RESULTS[0].provenance[0],
+        "command": "unigrpo reproduce fake --rows sft steps=10 'run_dir=my runs'",
+        "began": "2026-01-02",
+    }
+    again = fake_result("sft", "sft", None, 0.5, provenance=[RESULTS[0].provenance[0], made])
+    lines = section(page(tmp_path, [again, *RESULTS[1:]], control="unigrpo"), "Commands and versions")
+    assert "unigrpo reproduce fake steps=10 'run_dir=my runs' --rows text_grpo --seeds 2" in lines
     assert "| `unigrpo reproduce fake` | 123 | 2 cores, Linux | torch 2 | 6 |" in lines
-    assert "Between 2026-01-01 and 2026-01-09; 3 minutes of runs, as many at a time as there were lanes." in lines
-    assert "| unigrpo/sft-seed1 | abc |" in lines
+    assert f"| `{made['command']}` | 123 | 2 cores, Linux | torch 2 | 1 |" in lines
+    assert "| unigrpo/sft-seed1 | .800 | .400 | abc | 123 |" in lines
+    assert "| unigrpo/base-seed0 | – | – | abc | 123 |" in lines
 
 
 def test_where_no_run_ended_well_the_page_says_so(tmp_path: Path) -> None:
-    lines = list(report_lines(fake_study(tmp_path), "fake", [RESULTS[-1]]))
-    assert "No run ended well." in lines
-    assert "- unigrpo/base-seed0: metric loss of step 4 is nan" in lines
+    lines = page(tmp_path, [fake_result("unigrpo", "sft", 0, None)])
+    assert "No run from its row's first start ended well." in lines
+    assert "- unigrpo/sft-seed0: metric loss of step 4 is nan" in lines
+
+
+def written(results: list[Result], folder: Path) -> None:
+    for result in results:
+        name = f"{result.start}-seed{result.seed}" if result.seed is not None else result.start
+        result.write(folder / result.row / name)
 
 
 def test_a_report_is_written_from_what_is_finished(tmp_path: Path) -> None:
     study = fake_study(tmp_path)
     with pytest.raises(ConfigError, match="nothing of fake is finished"):
         write_report(study, "fake")
-    for result in (*RESULTS, fake_result("gone", "sft", 0, 0.1)):
-        folder = f"{result.start}-seed{result.seed}" if result.seed is not None else result.start
-        result.write(tmp_path / result.row / folder)
+    written([*RESULTS, fake_result("gone", "sft", 0, 0.1)], tmp_path)
     assert [(each.row, each.start, each.seed) for each in results_of(study)] == [(r.row, r.start, r.seed) for r in RESULTS]
     path = write_report(study, "fake")
     assert path.read_text().startswith("# Study fake\n\nWhich is best?\n")
     assert (tmp_path / "curves.png").stat().st_size > 1000
 
 
-def test_curves_are_means_and_spread_over_runs() -> None:
-    assert band([[(0, 0.1), (5, 0.4)], [(0, 0.3)]]) == [(0, pytest.approx(0.2), 0.1, 0.3), (5, 0.4, 0.4, 0.4)]
-    assert smoothed([(1, 0.0), (2, 1.0), (3, 0.5)], width=2) == [(2, 0.5), (3, 0.5)]
+def test_a_report_of_runs_that_were_trained_otherwise_is_refused(tmp_path: Path) -> None:
+    other = fake_result("unigrpo", "sft", 2, 0.9, config={"algorithm.kind": "unigrpo", "steps": 10})
+    written([*RESULTS, other], tmp_path)
+    with pytest.raises(ConfigError, match="steps"):
+        write_report(fake_study(tmp_path), "fake")
+    assert not (tmp_path / "README.md").exists()
