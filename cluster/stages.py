@@ -7,16 +7,19 @@ from configs.algorithms import Algorithm
 from configs.roles import LearnerConfig
 from configs.schema import SftConfig, TrainConfig
 from learner.checkpoint import POLICY, checkpoints_folder, newest_checkpoint
+from unigrpo.seeds import derive_seed
 
 
 def stages_of(config: TrainConfig) -> list[TrainConfig]:
-    """One config a stage, each a run of its own: stage-1 and stage-2, which starts from the policy that stage-1 ends with."""
+    """One config a stage, each a run of its own: stage-1 and stage-2, which starts from the policy that stage-1 ends with, and
+    whose prompts, thoughts and paintings have a seed of their own.
+    """
     if config.then is None:
         return [config]
     first = _stage(config, 1, config.steps, config.algorithm)
     model = config.model.model_copy(update={"path": last_policy(first)})
     second = _stage(config, 2, config.then.steps, config.then.algorithm)
-    return [first, second.model_copy(update={"model": model})]
+    return [first, second.model_copy(update={"model": model, "seed": _second_seed(config.seed)})]
 
 
 def last_policy(config: TrainConfig | SftConfig) -> Path:
@@ -31,6 +34,11 @@ def is_finished(config: TrainConfig) -> bool:
     written = {row["kind"] for row in read_rows(config.run_dir / "metrics.jsonl") if row["step"] == config.steps}
     due = {"evaluation": config.evaluation.due(config.steps, config.steps), "panel": config.panel_due(config.steps)}
     return all(kind in written for kind, is_due in due.items() if is_due)
+
+
+def _second_seed(seed: int) -> int:
+    """Of a second stage, which counts its steps from 0 again, and would meet the first one's draws with its seed; 31 bits."""
+    return derive_seed(seed, "stage", 2) >> 32
 
 
 def _last_checkpoint(config: TrainConfig | SftConfig) -> Path:

@@ -6,7 +6,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from configs.base import Section
 from configs.reward import Reward
-from configs.verifiers import Judge
+from configs.verifiers import DifferentiableReward, Judge, RewardModelChoice
 
 
 class Thresholds(Section):
@@ -57,3 +57,8 @@ def judged_by(reward: Reward) -> dict[str, Any]:
 def judges_alike(one: Reward, other: Reward) -> bool:
     """Whether two rewards give every picture the same score."""
     return judged_by(one) == judged_by(other)
+
+
+def judges_by(reward: Reward, model: RewardModelChoice) -> bool:
+    """Whether a reward is the score of a reward model."""
+    return isinstance(reward, DifferentiableReward) and (reward.model, reward.path) == (model.model, model.path)

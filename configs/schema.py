@@ -8,9 +8,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from configs.algorithms import Algorithm, UniGrpo
+from configs.algorithms import Algorithm, Refl, UniGrpo
 from configs.base import AbsolutePath, Section
-from configs.panel import PanelConfig, judges_alike
+from configs.panel import PanelConfig, judges_alike, judges_by
 from configs.reward import Reward
 from configs.reward_model import RewardModelConfig
 from configs.reward_service import RewardServiceConfig
@@ -140,11 +140,18 @@ class TrainConfig(Section):
 
     @model_validator(mode="after")
     def _panel_judges_otherwise(self) -> Self:
-        if self.panel is not None and self.panel.reward is not None and judges_alike(self.panel.reward, self.reward):
+        held_out = None if self.panel is None else self.panel.reward
+        if held_out is not None and judges_alike(held_out, self.reward):
             raise ValueError(
                 "panel.reward judges as the training reward does, so that their gap is 0 whatever is hacked; give another "
                 "verifier, or null for none"
             )
+        for key, algorithm in self.objectives():
+            if held_out is not None and isinstance(algorithm, Refl) and judges_by(held_out, algorithm.reward_model):
+                raise ValueError(
+                    f"panel.reward is {key}.reward_model, which ReFL climbs, so that it holds nothing out; give another "
+                    "verifier, or null for none"
+                )
         return self
 
     @model_validator(mode="after")

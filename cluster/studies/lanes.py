@@ -1,26 +1,32 @@
 """Several started systems side by side, each in a thread of the driver, that take runs from one queue."""
 
+import logging
 import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from functools import partial
 from threading import Event
 from typing import Any
 
+from cluster.faults import Fault
 from cluster.judging import Tally
 from cluster.placement import Role
 from cluster.pool import Pool
 from cluster.studies.plan import Run
 from cluster.view import View
 from cluster.workers import Workers
+from configs.load import ConfigError
+
+log = logging.getLogger(__name__)
 
 TOLD_EVERY = 20
 """Steps between lines of one lane."""
 
 
 class Stopped(Exception):
-    """Another lane failed, or the user asked for an end; this one's run goes on from its checkpoint another time."""
+    """The user asked for an end; the lane's run goes on from its checkpoint another time."""
 
 
 class LaneView(View):
@@ -50,12 +56,21 @@ Work = Callable[[Run, Workers, Callable[[int], View]], None]
 """Takes one run to its result on started workers, with views of so many steps."""
 
 
-def run_lanes(runs: Sequence[Run], num_lanes: int, work: Work) -> None:
-    """Do all runs, `num_lanes` at a time, the first ones first.
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """A run that came to no result, and why."""
 
-    What fails in one lane stops the others at the next stage of theirs, and is raised; so does an interrupt.
+    run: Run
+    error: Exception
+
+
+def run_lanes(runs: Sequence[Run], num_lanes: int, work: Work) -> tuple[list[Failure], list[Run]]:
+    """Do runs, `num_lanes` at a time, the first ones first; those that failed, and those that no lane is left for.
+
+    A run that fails ends its lane, whose workers may be lost or busy for good; the others go on with what is left. An interrupt
+    stops every lane at its next stage.
     """
-    waiting, stop = deque(runs), Event()
+    waiting, failures, stop = deque(runs), list[Failure](), Event()
 
     def lane() -> None:
         workers = Workers()
@@ -64,17 +79,25 @@ def run_lanes(runs: Sequence[Run], num_lanes: int, work: Work) -> None:
                 run = waiting.popleft()
             except IndexError:  # another lane took it
                 return
-            work(run, workers, partial(LaneView, label=run.name, stop=stop))
+            try:
+                work(run, workers, partial(LaneView, label=run.name, stop=stop))
+            except Stopped:
+                return
+            except Exception as error:
+                unexpected = None if isinstance(error, ConfigError | Fault) else error
+                log.error("%s failed: %s", run.name, error, exc_info=unexpected)
+                failures.append(Failure(run=run, error=error))
+                return
 
     with ThreadPoolExecutor(max_workers=num_lanes, thread_name_prefix="lane") as pool:
         lanes = [pool.submit(lane) for _ in range(num_lanes)]
         try:
-            wait(lanes, return_when=FIRST_EXCEPTION)
+            wait(lanes)
         finally:
             stop.set()
-    faults = [fault for each in lanes if (fault := each.exception()) is not None]
-    for fault in sorted(faults, key=lambda fault: isinstance(fault, Stopped)):
-        raise fault
+    for each in lanes:
+        each.result()
+    return failures, list(waiting)
 
 
 def num_that_fit(roles: Sequence[Role], total: Mapping[str, float]) -> int:

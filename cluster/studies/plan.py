@@ -24,7 +24,7 @@ class Run:
     seed: int | None
     """None where nothing is trained."""
     config: TrainConfig
-    """What trains it, with the study's validation as its evaluations; its run_dir is the run's folder."""
+    """What trains it, with the study's validation in the headline mode as its evaluations; its run_dir is the run's folder."""
     modes: Mapping[str, TrainConfig]
     """What evaluates it, by mode."""
 
@@ -85,7 +85,7 @@ def _run(study: StudyConfig, folder: Path, name: str, start: str, path: Path, se
     validation = study.validation
     prompts = validation.prompts.model_dump_json()
     watched = [f"evaluation.every={validation.every}", f"evaluation.prompts={prompts}"]
-    watched.append(f"evaluation.images_per_prompt={validation.images_per_prompt}")
+    watched += [f"evaluation.images_per_prompt={validation.images_per_prompt}", *next(iter(study.modes.values()))]
     final = [f"evaluation.prompts={study.prompts.model_dump_json()}", f"evaluation.images_per_prompt={study.images_per_prompt}"]
     return Run(
         row=name,

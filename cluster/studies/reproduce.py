@@ -1,28 +1,34 @@
 """`unigrpo reproduce`: a study from its starts to its report. What is finished is left alone; what was cut off goes on."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import ray
+import torch
 
+from cluster.faults import Fault, Lost, Stalled
 from cluster.placement import Role, connect
 from cluster.policy import judging_role
 from cluster.preflight import prepare, prepare_evaluation
-from cluster.run import session
+from cluster.run import explained, session
 from cluster.run_folder import held
 from cluster.sft import run_sft
 from cluster.stages import last_policy, stages_of
-from cluster.studies.lanes import num_that_fit, run_lanes
-from cluster.studies.perform import perform, tidy
+from cluster.studies.lanes import Failure, num_that_fit, run_lanes
+from cluster.studies.perform import Watching, perform, tidy
 from cluster.studies.plan import Run, runs_of, sft_config, study_file
 from cluster.studies.provenance import provenance
-from cluster.studies.report import write_report
-from cluster.studies.result import is_done
+from cluster.studies.report import results_of, write_report
+from cluster.studies.result import is_done, require_same_study
 from cluster.system import rollout_roles, training_roles
-from cluster.workers import require_alike
-from configs.load import ConfigError, dump, load
+from cluster.workers import Workers, require_alike
+from configs.load import ConfigError, dump, load, start_folder
+from configs.schema import SftConfig
+from configs.sft import NewStart
 from configs.study import FineTuned, StudyConfig
+from learner.checkpoint import check_resumable, read_state
+from learner.start import Start
 
 STUDY_FILE = "study.yaml"
 """In the study's folder: what it resolved to when it ran last."""
@@ -33,17 +39,19 @@ def run_study(
 ) -> None:
     """Run what is not finished of a study, or of some of its rows with some seeds, then write the report of all there is.
 
-    Raises ConfigError for what the user can mend, before anything is trained where that can be known.
+    Raises ConfigError for what the user can mend, before anything is trained where that can be known, and Fault, once all else
+    is done and reported, where runs failed.
     """
     command = provenance()
     path = study_file(name)
     study = load_study(path, overrides)
     with held(study.run_dir):
-        (study.run_dir / STUDY_FILE).write_text(dump(study), encoding="utf-8")
-        if not only_report:
-            _run_open(study, path.parent, rows, seeds, command)
-        report = write_report(study, name)
-    print(f"report: {report}")
+        failures = [] if only_report else _run_open(study, path.parent, rows, seeds, command)
+        if not failures or results_of(study):
+            print(f"report: {write_report(study, name)}")
+    if failures:
+        told = [f"{failure.run.name}: {failure.error}" for failure in failures]
+        raise Fault("\n  ".join([f"{len(failures)} runs of {study.name} failed; start it again to go on with them", *told]))
 
 
 def load_study(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:
@@ -54,8 +62,11 @@ def load_study(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:
     return study
 
 
-def _run_open(study: StudyConfig, folder: Path, rows: Sequence[str], seeds: Sequence[int], command: Mapping[str, Any]) -> None:
+def _run_open(
+    study: StudyConfig, folder: Path, rows: Sequence[str], seeds: Sequence[int], command: Mapping[str, Any]
+) -> list[Failure]:
     runs = runs_of(study, folder, rows=rows, seeds=seeds)
+    require_same_study(results_of(study), runs)
     make_starts(study, folder, {run.start for run in runs})
     waiting = []
     for run in runs:
@@ -65,25 +76,77 @@ def _run_open(study: StudyConfig, folder: Path, rows: Sequence[str], seeds: Sequ
             waiting.append(run)
     print(f"{study.name}: {len(runs) - len(waiting)} of {len(runs)} runs are finished, {len(waiting)} to go", flush=True)
     if not waiting:
-        return
+        return []
     roles = _check(study, waiting)
+    (study.run_dir / STUDY_FILE).write_text(dump(study), encoding="utf-8")
+    return run_all(waiting, lambda runs: _one_session(study, runs, roles, command))
+
+
+def run_all(runs: Sequence[Run], attempt: Callable[[Sequence[Run]], tuple[list[Failure], list[Run]]]) -> list[Failure]:
+    """Attempt runs, each time in a session of its own, until none is left; those that failed.
+
+    attempt: does runs; those that failed, and those that it did not come to. What a lost or stalled worker ended is tried once
+    more, after all others.
+    """
+    waiting, tried_again, failed = list(runs), set[str](), list[Failure]()
+    while waiting:
+        failures, waiting = attempt(waiting)
+        for failure in failures:
+            if isinstance(failure.error, Lost | Stalled) and failure.run.name not in tried_again:
+                tried_again.add(failure.run.name)
+                waiting.append(failure.run)
+            else:
+                failed.append(failure)
+    return failed
+
+
+def _one_session(
+    study: StudyConfig, runs: Sequence[Run], roles: Sequence[Role], command: Mapping[str, Any]
+) -> tuple[list[Failure], list[Run]]:
+    """As many of the runs as the lanes of one Ray session come to."""
     with session():
-        connect(waiting[0].config.cluster)
-        num_lanes = study.lanes or min(len(waiting), num_that_fit(roles, ray.cluster_resources()))
+        connect(runs[0].config.cluster)
+        fit = num_that_fit(roles, ray.cluster_resources())
+        if study.lanes is not None and study.lanes > fit:
+            print(f"lanes is {study.lanes}, but the cluster has room for {fit}", flush=True)
+        num_lanes = min(len(runs), fit, study.lanes or fit)
         print(f"{num_lanes} at a time", flush=True)
-        command = {**command, "lanes": num_lanes}
-        run_lanes(waiting, num_lanes, lambda run, workers, watching: perform(run, study, workers, watching, command))
+        told = {**command, "lanes": num_lanes}
+
+        def work(run: Run, workers: Workers, watching: Watching) -> None:
+            with explained():
+                perform(run, study, workers, watching, told)
+
+        return run_lanes(runs, num_lanes, work)
 
 
 def make_starts(study: StudyConfig, folder: Path, names: set[str]) -> None:
-    """Fine-tune the starts that are needed and not there yet, one after the other."""
+    """Fine-tune the starts that are needed and not there yet, one after the other.
+
+    Raises ConfigError for one that is there, but was made with another config or from other weights.
+    """
     for name in study.starts:
         start = study.starts[name]
         if name in names and isinstance(start, FineTuned):
             config = sft_config(start, folder)
-            if not last_policy(config).exists():
+            if last_policy(config).exists():
+                _require_made_so(name, config)
+            else:
                 print(f"{study.name}: start {name} is fine-tuned into {config.run_dir}", flush=True)
                 run_sft(config)
+
+
+def _require_made_so(name: str, config: SftConfig) -> None:
+    check_resumable(config)
+    if isinstance(config.start, NewStart):
+        return  # its base is made in its own run_dir, by the config that was just compared
+    base = start_folder(config)
+    made_from = read_state(last_policy(config).parent).reference_hash
+    if made_from != (today := Start(base).hash(getattr(torch, config.learner.dtype))):
+        raise ConfigError(
+            f"start {name} in {config.run_dir} was made from weights with hash {made_from}, but {base} has {today}; put those "
+            "weights back, give another run_dir, or remove this one to make the start again"
+        )
 
 
 def _check(study: StudyConfig, runs: Sequence[Run]) -> list[Role]:

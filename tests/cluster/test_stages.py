@@ -36,6 +36,13 @@ def test_the_second_stage_starts_from_the_policy_the_first_ends_with() -> None:
     assert second.trains == ("text",)
 
 
+def test_the_second_stage_draws_anew() -> None:
+    seeds = {seed: [stage.seed for stage in stages_of(two_stages(f"seed={seed}"))] for seed in (0, 1)}
+    assert [first for first, _ in seeds.values()] == [0, 1]
+    assert len({seed for pair in seeds.values() for seed in pair}) == 4
+    assert all(second < 2**31 for _, second in seeds.values())
+
+
 def test_stages_are_configs_that_load_again_with_the_rates_they_use() -> None:
     config = two_stages()
     for stage, used, idle in zip(stages_of(config), ("generation", "text"), ("text", "generation"), strict=True):

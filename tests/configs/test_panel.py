@@ -1,5 +1,7 @@
 """The panel's section: what it refuses, and when a panel is due."""
 
+import re
+
 import pytest
 
 from configs.load import QUICKSTART, ConfigError, judges, load
@@ -31,6 +33,21 @@ def test_the_training_reward_is_no_held_out_verifier(training: str, held_out: st
         ConfigError, match=r"panel\.reward judges as the training reward does, .*; give another verifier, or null"
     ):
         quickstart(f"reward={training}", f"panel={{reward: {held_out}}}")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key"),
+    [
+        (["algorithm={kind: refl, late_steps: [5, 9]}"], "algorithm"),
+        (["then={steps: 5, algorithm: {kind: refl, late_steps: [5, 9]}}"], "then.algorithm"),
+    ],
+)
+def test_what_refl_climbs_is_no_held_out_verifier(overrides: list[str], key: str) -> None:
+    held_out = "panel={reward: {kind: differentiable}}"
+    given = ["learner.text_learning_rate=1.0e-5"] if key == "then.algorithm" else ["learner={}"]
+    with pytest.raises(ConfigError, match=rf"panel\.reward is {re.escape(key)}\.reward_model, which ReFL climbs"):
+        quickstart(held_out, *overrides, *given)
+    quickstart("panel={reward: {kind: differentiable, path: /another}}", *overrides, *given)
 
 
 def test_another_score_of_the_same_detector_and_another_model_are_held_out() -> None:

@@ -1,4 +1,4 @@
-"""Lanes take runs from one queue, and one that fails ends the others."""
+"""Lanes take runs from one queue, and one that fails leaves the rest to the others."""
 
 from collections.abc import Callable
 from threading import Barrier, Event, current_thread
@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from cluster.faults import Lost
 from cluster.placement import Role
 from cluster.studies.lanes import LaneView, Stopped, num_that_fit, run_lanes
 from cluster.studies.plan import Run, runs_of
@@ -36,23 +37,51 @@ def test_every_run_is_done_once_and_each_lane_keeps_its_workers(runs: list[Run])
     assert [len(each) for each in workers_of.values()] == [1, 1]
 
 
-def test_what_fails_in_one_lane_stops_the_others_and_is_raised(runs: list[Run]) -> None:
-    seen: list[str] = []
-    begun = Event()
+def test_a_run_that_fails_ends_its_lane_and_the_others_go_on(runs: list[Run]) -> None:
+    done: list[str] = []
+    failed = Event()
 
     def work(run: Run, workers: Workers, watching: Callable[[int], View]) -> None:
-        seen.append(run.name)
         if run is runs[0]:
-            assert begun.wait(20)
-            raise ValueError("broken")
+            failed.set()
+            raise Lost("rank 0 died")
+        assert failed.wait(20)
+        done.append(run.name)
+
+    failures, left = run_lanes(runs, 2, work)
+    assert [(each.run, str(each.error)) for each in failures] == [(runs[0], "rank 0 died")]
+    assert (done, left) == ([run.name for run in runs[1:]], [])
+
+
+def test_what_no_lane_came_to_is_left(runs: list[Run]) -> None:
+    def work(run: Run, workers: Workers, watching: Callable[[int], View]) -> None:
+        raise ValueError("broken")
+
+    failures, left = run_lanes(runs, 1, work)
+    assert ([each.run for each in failures], left) == (runs[:1], runs[1:])
+
+
+def test_an_interrupt_stops_the_lanes_at_their_next_stage(monkeypatch: pytest.MonkeyPatch, runs: list[Run]) -> None:
+    begun, ended = Event(), list[str]()
+
+    def work(run: Run, workers: Workers, watching: Callable[[int], View]) -> None:
         view = watching(10)
         begun.set()
-        while True:
-            view.stage("rollout")
+        try:
+            while True:
+                view.stage("rollout")
+        except Stopped:
+            ended.append(run.name)
+            raise
 
-    with pytest.raises(ValueError, match="broken"):
-        run_lanes(runs, 2, work)
-    assert seen == [run.name for run in runs[:2]]
+    def interrupted(_: object) -> None:
+        assert begun.wait(20)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cluster.studies.lanes.wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_lanes(runs, 1, work)
+    assert ended == [runs[0].name]
 
 
 def test_a_lane_says_a_line_now_and_then_with_its_runs_name(capsys: pytest.CaptureFixture[str]) -> None:

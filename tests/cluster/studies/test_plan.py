@@ -42,6 +42,17 @@ def test_a_run_trains_from_its_start_with_its_seed_and_validates_on_prompts_for_
         assert each.algorithm == config.algorithm
 
 
+def test_validation_is_in_the_headline_mode_whatever_a_row_trains_on(tmp_path: Path) -> None:
+    rows = {"silent": {"config": "../shapes/flow_grpo_no_thinking.yaml"}}
+    guided = ["evaluation.thinks=true", "evaluation.guidance={text_scale: 3.0, interval: [0.0, 1.0]}"]
+    [run, _] = runs_of(fake_study(tmp_path, rows=rows, modes={"guided": guided, "no_think": []}), CONFIGS)
+    assert not run.config.rollout.thinks
+    assert run.config.evaluation_thinks
+    assert run.config.evaluation.guidance == run.modes["guided"].evaluation.guidance
+    assert run.config.evaluation.guidance is not None
+    assert run.config.evaluation.prompts == ShapesPrompts(split="tuning")
+
+
 def test_a_row_of_two_stages_shares_the_steps_out(tmp_path: Path) -> None:
     study = fake_study(tmp_path, rows={"both": {"config": "../shapes/refl_text_grpo.yaml"}})
     first, second = stages_of(runs_of(study, CONFIGS)[0].config)
