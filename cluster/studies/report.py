@@ -43,11 +43,25 @@ def results_of(study: StudyConfig) -> list[Result]:
     return sorted(known, key=lambda each: (rows.index(each.row), starts.index(each.start), each.seed or 0))
 
 
+def missing_runs(study: StudyConfig, results: Sequence[Result]) -> list[str]:
+    """The study's own runs that have no result, by name."""
+    planned = [
+        run_name(name, start, seed)
+        for name, row in study.rows.items()
+        for start in study.starts_of(row)
+        for seed in (study.seeds if row.trains else (None,))
+    ]
+    found = {run_name(result.row, result.start, result.seed) for result in results}
+    return [name for name in planned if name not in found]
+
+
 def report_lines(study: StudyConfig, name: str, results: Sequence[Result]) -> Iterator[str]:
     """The page, line by line, the answer first. A pure function of what it is given."""
     yield from (f"# Study {study.name}", "", study.question, "")
     own = of_first_starts(study, results)
     scored = scored_modes(study, own)
+    if missing := missing_runs(study, results):
+        yield from (f"**Not finished**: {len(missing)} runs are missing: {', '.join(missing)}.", "")
     if scored:
         yield from _scores(study, own, scored[0])
         for start, again in replications(study, results).items():

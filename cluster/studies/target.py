@@ -30,7 +30,7 @@ def target_line(study: StudyConfig, results: Sequence[Result], target: Target = 
         return None
     above, below = (each for each in told if each is not None)
     gain = difference(*(values(results, row, target.mode, target.score) for row in (target.above, target.below)))
-    assert gain is not None, "both have runs of one start"
+    assert gain is not None, "a row that trains nothing is compared with every run"
     asked = f"{target.above} - {target.below} at least {signed(target.least)} in {target.score}, {target.mode}"
     if above.interval is None or below.interval is None:
         verdict = "open, as one run has no interval"

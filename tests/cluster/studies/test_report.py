@@ -42,9 +42,10 @@ def page(tmp_path: Path, results: list[Result] = RESULTS, **changes: Any) -> lis
 def test_the_answer_stands_first(tmp_path: Path) -> None:
     lines = page(tmp_path)
     assert lines[:3] == ["# Study fake", "", "Which is best?"]
+    assert lines[4] == "**Not finished**: 1 runs are missing: unigrpo/base-seed1."
     ranking = "unigrpo .750 [.115, 1.385] > text_grpo .700 [.700, .700] > sft .500 [.000, 1.000]†"
-    assert lines[6] == f"Ranking in think, by the mean over runs from sft: {ranking}."
-    assert lines[4].startswith(
+    assert lines[8] == f"Ranking in think, by the mean over runs from sft: {ranking}."
+    assert lines[6].startswith(
         "Target (unigrpo - sft at least +.200 in strict, think, with intervals that do not overlap): **missed"
     )
 
