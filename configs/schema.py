@@ -40,7 +40,9 @@ from configs.verifiers import GenevalReward
 
 
 class Stage(Section):
-    """What follows on the first stage of a run: from the policy it ends with, with another objective and a new optimizer."""
+    """What follows on the first stage of a run: from the policy it ends with, with another objective and a new optimizer; its
+    prompts, thoughts and paintings are drawn anew.
+    """
 
     steps: PositiveInt
     """Turns of the loop."""

@@ -49,7 +49,7 @@ class Row(Section):
 
 
 class Validation(Section):
-    """What is evaluated while a row trains, on prompts that choices may be made by."""
+    """What is evaluated while a row trains, in the headline mode, on prompts that choices may be made by."""
 
     every: PositiveInt = 20
     """Steps between evaluations, step 0 and the last included."""
@@ -90,7 +90,7 @@ class StudyConfig(Section):
     keeps_policy: bool = True
     """Whether a finished run keeps its last policy; everything else of its checkpoints is removed."""
     lanes: PositiveInt | None = None
-    """Systems that run at the same time; null is as many as fit into the cluster's CPUs."""
+    """Systems that run at the same time, if the cluster has room for them; null is as many as it has room for."""
 
     def starts_of(self, row: Row) -> tuple[str, ...]:
         """Where a row begins."""

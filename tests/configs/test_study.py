@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from configs.load import ConfigError, load, parse
+from configs.schema import TrainConfig
 from configs.study import StudyConfig
 
 FILES = sorted(Path("configs/studies").glob("*.yaml"))
@@ -37,6 +38,17 @@ def test_studies_have_three_seeds_and_are_named_as_their_files_and_those_that_co
     assert study.name == path.stem == study.run_dir.name
     assert len(study.seeds) >= 3
     assert study.control in study.rows or path.stem not in ASKED
+
+
+def test_what_is_trained_without_thoughts_in_table_2_stands_beside_the_same_trained_on_them() -> None:
+    study = load(Path("configs/studies/table2.yaml"))
+    assert isinstance(study, StudyConfig)
+    for silent, thinking in (("refl", "refl_thinking"), ("fpo_no_thinking", "fpo"), ("flow_grpo_no_thinking", "flow_grpo")):
+        configs = [load(Path("configs/studies") / study.rows[row].config) for row in (silent, thinking)]
+        assert all(isinstance(config, TrainConfig) for config in configs)
+        one, other = [config.model_dump(exclude={"run_dir"}) for config in configs]
+        assert (one["rollout"].pop("thinks"), other["rollout"].pop("thinks")) == (False, True)
+        assert one == other
 
 
 def test_a_row_starts_from_the_first_start_unless_it_says_otherwise() -> None:

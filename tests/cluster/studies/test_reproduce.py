@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,24 @@ def test_what_a_lost_worker_ended_is_tried_once_more_after_the_others(tmp_path: 
     faults: list[Exception | None] = [kind("gone"), None]
     passing = FakeSessions(lambda run: faults.pop(0))
     assert run_all([first], passing) == []
+
+
+@pytest.mark.parametrize(("asked", "lanes"), [(None, 2), (1, 1), (3, 2)])
+def test_as_many_lanes_as_asked_for_and_have_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], asked: int | None, lanes: int
+) -> None:
+    study, told = fake_study(tmp_path, lanes=asked), list[int]()
+    for name, stand_in in (
+        ("session", nullcontext),
+        ("connect", lambda config: None),
+        ("num_that_fit", lambda roles, total: 2),
+        ("run_lanes", lambda runs, num_lanes, work: told.append(num_lanes)),
+    ):
+        monkeypatch.setattr(module, name, stand_in)
+    monkeypatch.setattr("ray.cluster_resources", dict)
+    module._one_session(study, runs_of(study, CONFIGS), [], {})
+    assert told == [lanes]
+    assert ("lanes is 3, but the cluster has room for 2" in capsys.readouterr().out) == (asked == 3)
 
 
 def saved(study: StudyConfig, folder: Path) -> str:
