@@ -18,6 +18,10 @@ from configs.study import StudyConfig
 
 REPORT = "README.md"
 CURVES = "curves.png"
+_PANEL = (
+    "First and last values, means over runs, of the same training prompts and seeds at every panel. Score and held-out score "
+    "are of the two rewards named, so gaps, the one less the other, compare only between rows with the same two."
+)
 
 
 def write_report(study: StudyConfig, name: str) -> Path:
@@ -80,12 +84,6 @@ def report_lines(study: StudyConfig, name: str, results: Sequence[Result]) -> It
     yield from _sheets(study, own, scored)
     yield from _diverged(results)
     yield from ("", "## Commands and versions", "", *origin_lines(study, name, results, scored))
-
-
-_PANEL = (
-    "First and last values, means over runs, of the same training prompts and seeds at every panel. Score and held-out score "
-    "are of the two rewards named, so gaps, the one less the other, compare only between rows with the same two."
-)
 
 
 def _scores(study: StudyConfig, own: Sequence[Result], mode: str) -> Iterator[str]:
