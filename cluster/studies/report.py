@@ -11,7 +11,7 @@ from cluster.studies.origin import origin_lines
 from cluster.studies.panels import panel_table
 from cluster.studies.plan import run_name
 from cluster.studies.result import RESULT, Result, read_result, require_same_study
-from cluster.studies.tables import category_table, compute_table, detail_table, headline_table, wall_time
+from cluster.studies.tables import category_table, compute_table, detail_table, headline_table, meanings, wall_time
 from cluster.studies.target import target_line
 from configs.load import ConfigError
 from configs.study import StudyConfig
@@ -71,7 +71,8 @@ def report_lines(study: StudyConfig, name: str, results: Sequence[Result]) -> It
         for start, again in replications(study, results).items():
             yield from _replication(study, own, start, again, scored[0])
         yield from _other_modes(study, own, scored[1:])
-        yield from ("", f"## Thoughts and pictures, {scored[0]}", "", *detail_table(study, own, scored[0]))
+        yield from ("", f"## Thoughts and pictures, {scored[0]}", "", f"{meanings(own, scored[0])}.", "")
+        yield from detail_table(study, own, scored[0])
         yield from ("", f"## Categories, {scored[0]}", "", *category_table(study, own, scored[0]))
     else:
         yield "No run from its row's first start ended well."

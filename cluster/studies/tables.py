@@ -44,12 +44,13 @@ def headline_table(study: StudyConfig, results: Sequence[Result], mode: str) -> 
 
 
 def detail_table(study: StudyConfig, results: Sequence[Result], mode: str) -> list[str]:
-    """Every score of one mode, and what each is."""
-    told = [result.scores[mode] for result in results if mode in result.scores]
-    names = list(dict.fromkeys(name for scores in told for name in scores["interval"]))
-    names += [name for name in DETAILS if any(value_of(scores, name) is not None for scores in told)]
-    legend = "; ".join(f"{_title(name)}: {MEANINGS[name]}" for name in names if name in MEANINGS)
-    return [f"{legend}.", "", *_all_rows(study, results, mode, {name: _title(name) for name in names})]
+    """Every score of one mode."""
+    return _all_rows(study, results, mode, {name: _title(name) for name in _names(results, mode)})
+
+
+def meanings(results: Sequence[Result], mode: str) -> str:
+    """What every score of one mode is."""
+    return "; ".join(f"{_title(name)}: {MEANINGS[name]}" for name in _names(results, mode) if name in MEANINGS)
 
 
 def category_table(study: StudyConfig, results: Sequence[Result], mode: str) -> list[str]:
@@ -90,6 +91,12 @@ def wall_time(results: Sequence[Result]) -> timedelta:
         whole += max(timedelta(), ended - max(began, until))
         until = max(until, ended)
     return whole
+
+
+def _names(results: Sequence[Result], mode: str) -> list[str]:
+    told = [result.scores[mode] for result in results if mode in result.scores]
+    names = list(dict.fromkeys(name for scores in told for name in scores["interval"]))
+    return names + [name for name in DETAILS if any(value_of(scores, name) is not None for scores in told)]
 
 
 def _all_rows(study: StudyConfig, results: Sequence[Result], mode: str, columns: Mapping[str, str]) -> list[str]:
