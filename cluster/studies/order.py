@@ -32,8 +32,9 @@ def order_lines(study: StudyConfig, results: Sequence[Result], mode: str) -> Ite
     paper = {row: each.paper[mode] for row, each in study.rows.items() if mode in each.paper}
     known = [each for each in found if each.paper]
     if not known:
-        if not any(row.paper for row in study.rows.values()):
-            yield from pair_table(_trained(study, found))
+        trained = _trained(study, found)
+        if trained and not any(row.paper for row in study.rows.values()):
+            yield from pair_table(trained)
         return
     turning = {max(paper, key=lambda row: paper[row]), baseline_of(study)}
     picked = [each for each in known if turning & {each.above, each.below}]

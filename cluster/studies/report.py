@@ -92,10 +92,10 @@ def _scores(study: StudyConfig, own: Sequence[Result], mode: str) -> Iterator[st
     yield from ([target, ""] if target else [])
     yield from (f"Ranking in {mode}, by the mean over runs from {main_start(study)}: {ranking(study, own, mode)}.", "")
     yield from (f"## Scores, {mode}", "", *headline_table(study, own, mode), "", *_legend(study, own, mode))
-    yield from ("", f"## Order of rows, {mode}", "")
-    yield "Differences over runs of equal seed with their t interval; undecided: it holds 0, or there is one run. Pairs are not"
-    yield from ("corrected for their number: of twenty that do not differ, one is told apart by chance.", "")
-    yield from order_lines(study, own, mode)
+    if order := list(order_lines(study, own, mode)):
+        yield from ("", f"## Order of rows, {mode}", "")
+        yield "Differences over runs of equal seed with their t interval; undecided: it holds 0, or there is one run. Pairs are not"
+        yield from ("corrected for their number: of twenty that do not differ, one is told apart by chance.", "", *order)
 
 
 def _legend(study: StudyConfig, own: Sequence[Result], mode: str) -> Iterator[str]:

@@ -59,6 +59,11 @@ def test_a_study_without_the_papers_figures_tells_the_pairs_of_its_trained_rows_
     ]
 
 
+def test_where_one_row_alone_was_trained_there_is_no_pair(tmp_path: Path) -> None:
+    told = [each for each in results() if each.row in ("sft", "unigrpo")]
+    assert list(order_lines(fake_study(tmp_path, rows=rows({})), told, "think")) == []
+
+
 def test_a_mode_that_the_paper_has_no_figures_for_orders_nothing(tmp_path: Path) -> None:
     assert list(order_lines(fake_study(tmp_path, rows=rows(PAPER)), results(), "no_think")) == []
 
