@@ -94,8 +94,8 @@ def _scores(study: StudyConfig, own: Sequence[Result], mode: str) -> Iterator[st
     yield from (f"## Scores, {mode}", "", *headline_table(study, own, mode), "", *_legend(study, own, mode))
     if order := list(order_lines(study, own, mode)):
         yield from ("", f"## Order of rows, {mode}", "")
-        yield "Differences over runs of equal seed with their t interval; undecided: it holds 0, or there is one run. Pairs are not"
-        yield from ("corrected for their number: of twenty that do not differ, one is told apart by chance.", "", *order)
+        yield "Differences over runs of equal seed with their t interval; undecided: it holds 0, or there is one run. Pairs are"
+        yield from ("not corrected for their number: of twenty that do not differ, one is told apart by chance.", "", *order)
 
 
 def _legend(study: StudyConfig, own: Sequence[Result], mode: str) -> Iterator[str]:
