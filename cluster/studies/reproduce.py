@@ -51,7 +51,9 @@ def run_study(
             print(f"report: {write_report(study, name)}")
     if failures:
         told = [f"{failure.run.name}: {failure.error}" for failure in failures]
-        raise Fault("\n  ".join([f"{len(failures)} runs of {study.name} failed; start it again to go on with them", *told]))
+        raise Fault(
+            "\n  ".join([f"{study.name}: {len(failures)} of its runs failed; start it again to go on with them", *told])
+        )
 
 
 def load_study(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:

@@ -104,7 +104,7 @@ def test_what_failed_is_told_after_the_report(tmp_path: Path, reported: list[str
     study = fake_study(tmp_path / "study")
     run = runs_of(study, CONFIGS)[1]
     monkeypatch.setattr(module, "_run_open", lambda *_: [Failure(run=run, error=Lost("rank 0 died"))])
-    told = r"1 runs of fake failed; .*\n  text_grpo/sft-seed0: rank 0 died"
+    told = r"fake: 1 of its runs failed; .*\n  text_grpo/sft-seed0: rank 0 died"
     with pytest.raises(Fault, match=told):
         run_study(saved(study, tmp_path), [])
     assert reported == []  # nothing is finished
@@ -114,7 +114,10 @@ def test_what_failed_is_told_after_the_report(tmp_path: Path, reported: list[str
     assert reported == ["fake"]
 
 
-def test_a_row_of_another_study_is_refused_before_anything_runs(tmp_path: Path, reported: list[str]) -> None:
+def test_a_row_of_another_study_is_refused_before_anything_runs(
+    tmp_path: Path, reported: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "run_all", lambda runs, attempt: [])
     study = fake_study(tmp_path / "study")
     run = runs_of(study, CONFIGS, rows=["unigrpo"])[0]
     fake_result("unigrpo", "sft", 0, 0.7, config=settings(run)).write(run.config.run_dir)

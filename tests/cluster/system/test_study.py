@@ -81,6 +81,7 @@ def test_a_killed_study_runs_nothing_twice(command: Command, start: Path, tmp_pa
         assert [row["step"] for row in metrics_rows(folder / name) if row["kind"] == "train"] == [1, 2]
         result = json.loads((folder / name / "result.json").read_text())
         assert result["compute"]["images"] == 2 * 2 * 4
+        assert [each["ended"] is None for each in result["provenance"]] == ([True, False] if name == RUNS[1] else [False])
         assert {mode: scores["pictures"] for mode, scores in result["scores"].items()} == {"think": 6, "no_think": 6}
         assert (folder / name / "policy" / "ema.safetensors").is_file()
         assert not (folder / name / "checkpoints").exists()
