@@ -23,7 +23,7 @@ from cluster.studies.report import results_of, write_report
 from cluster.studies.result import is_done, require_same_study
 from cluster.system import rollout_roles, training_roles
 from cluster.workers import Workers, require_alike
-from configs.load import ConfigError, dump, load, start_folder
+from configs.load import ConfigError, check_files, dump, load, start_folder
 from configs.schema import SftConfig
 from configs.sft import NewStart
 from configs.study import FineTuned, StudyConfig
@@ -139,6 +139,7 @@ def make_starts(study: StudyConfig, folder: Path, names: set[str]) -> None:
 
 
 def _require_made_so(name: str, config: SftConfig) -> None:
+    check_files(config)
     check_resumable(config)
     if isinstance(config.start, NewStart):
         return  # its base is made in its own run_dir, by the config that was just compared
