@@ -87,7 +87,7 @@ def test_a_trained_run_is_evaluated_with_its_last_policy(
     assert (result.compute["evaluation_images"], result.compute["seconds"]["modes"]) == (120, 4.0)
     assert result.config["algorithm.kind"] == "unigrpo"
     [command] = result.provenance
-    assert command | COMMAND == command  # as it was told before anything ran
+    assert {**command, **COMMAND} == command  # as it was told before anything ran
     assert command["ended"] >= command["began"] > "2026-01-01"
 
 
