@@ -1,4 +1,4 @@
-"""The quickstart's control: a reward that knows nothing teaches nothing, in as many steps as the real one takes."""
+"""The quickstart's control: a reward that knows nothing teaches nothing, in steps in which the real one gains a quarter."""
 
 import json
 import subprocess
@@ -14,6 +14,8 @@ from cluster.run import scores_of
 CONTROL = [
     "reward={kind: random, placement: {num_cpus: 0.25}}",
     "evaluation.reward={kind: geneval, detector: shapes, placement: {num_cpus: 0.25}}",
+    "steps=40",
+    "evaluation.every=40",
 ]
 
 
@@ -31,7 +33,7 @@ def test_an_evaluation_without_means_is_nothing_to_compare() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
-def test_a_random_reward_of_equal_length_hardly_moves_the_strict_score(tmp_path: Path) -> None:
+def test_a_random_reward_hardly_moves_the_strict_score(tmp_path: Path) -> None:
     run_dir = tmp_path / "control"
     command = [sys.executable, "-m", "cluster.cli", "quickstart", f"run_dir={run_dir}", *CONTROL]
     subprocess.run(command, check=True, timeout=1400)
