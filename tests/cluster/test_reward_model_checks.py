@@ -38,7 +38,7 @@ def test_a_size_that_it_was_not_made_for_is_named() -> None:
 def test_the_second_stage_is_checked_too() -> None:
     then = "then={steps: 1, algorithm: {kind: refl, late_steps: [5, 9]}}"
     with pytest.raises(ConfigError, match=r"^then\.algorithm\.reward_model cannot judge sampler\.height"):
-        list(resolved(refl(then, "sampler.width=16", preset="text_grpo")))
+        list(resolved(refl(then, "sampler.width=16", "panel=null", preset="text_grpo")))
 
 
 def test_a_folder_that_holds_none_is_named_and_an_evaluation_does_not_ask(tmp_path: Path) -> None:
