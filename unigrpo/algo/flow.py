@@ -41,8 +41,12 @@ def time_grid(num_points: int, shift: float) -> Tensor:
 
     Written as t / (t + (1 - t)/shift), which gives exactly 1 at t = 1 for every shift: `noise_scale` asks for it.
     """
-    even_N = torch.linspace(1, 0, num_points, dtype=torch.float64)
-    return even_N / (even_N + (1 - even_N) / shift)
+    return shifted_time(torch.linspace(1, 0, num_points, dtype=torch.float64), shift)
+
+
+def shifted_time(even: Tensor, shift: float) -> Tensor:
+    """t' of evenly spread flow times, as `time_grid` shifts them."""
+    return even / (even + (1 - even) / shift)
 
 
 def noise_scale(t: Time, t_next: Time, *, noise_level: float) -> Tensor:

@@ -19,6 +19,7 @@ from hashlib import blake2b
 import torch
 from torch import Tensor
 
+from unigrpo.algo.flow import shifted_time
 from unigrpo.algo.stats import Stats, ratio_stats
 from unigrpo.algo.surrogate import clipped, clipped_surrogate
 from unigrpo.seeds import derive_seed
@@ -49,7 +50,7 @@ def draws_for(latent_LC: Tensor, *, seed: int, step: int, num_draws: int, shift:
     generator = torch.Generator().manual_seed(derive_seed(seed, "fpo", step, picture))
     even_K = torch.rand(num_draws, generator=generator, dtype=torch.float64)
     noise_KLC = torch.randn((num_draws, *latent_LC.shape), generator=generator)
-    return Draws(t_K=even_K / (even_K + (1 - even_K) / shift), noise_KLC=noise_KLC)
+    return Draws(t_K=shifted_time(even_K, shift), noise_KLC=noise_KLC)
 
 
 def cfm_loss(velocity: Tensor, noise: Tensor, latent: Tensor) -> Tensor:
