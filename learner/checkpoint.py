@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from configs.base import dotted
 from configs.load import ConfigError, parse
 from configs.schema import SftConfig, TrainConfig
 from learner.start import Start
@@ -109,7 +110,7 @@ def check_resumable(config: TrainConfig | SftConfig) -> None:
     newest = newest_checkpoint(checkpoints_folder(config))
     if newest is None:
         return
-    saved, given = _flat(_completed(read_state(newest).config)), _flat(config.model_dump(mode="json"))
+    saved, given = dotted(_completed(read_state(newest).config)), dotted(config.model_dump(mode="json"))
     differing = [
         f"{key} was {saved.get(key)!r} and is {given.get(key)!r}"
         for key in sorted(saved.keys() | given.keys())
@@ -236,11 +237,3 @@ def _completed(saved: dict[str, Any]) -> dict[str, Any]:
         return parse(dict(saved), source="the saved config").model_dump(mode="json")
     except ConfigError:
         return saved
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted keys of a nested config. Example: {"a": {"b": 1}} -> {"a.b": 1}."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.studies.plan import Run, run_name
+from configs.base import dotted
 from configs.load import ConfigError, model_folder, reward_models
 from configs.panel import judged_by
 from configs.sections import FilePrompts
@@ -131,7 +132,9 @@ def settings(run: Run) -> dict[str, Any]:
         asked = config.evaluation.model_dump(mode="json", exclude={"every", "reward", "thinks"})
         modes[mode] = asked | {"reward": judged_by(config.evaluation_reward), "thinks": config.evaluation_thinks}
     values = run.config.model_dump(mode="json", exclude={"model": {"path"}}) | {"modes": modes}
-    return {f"content of {key}": _content(path) for key, path in _files(run)} | _flat(values)
+    return {f"content of {key}": _content(path) for key, path in _files(run)} | {
+        key: value for key, value in dotted(values).items() if _counts(key)
+    }
 
 
 def hash_of(values: Mapping[str, Any]) -> str:
@@ -167,10 +170,7 @@ def _unlike(configs: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
                 break
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if key in IDLE_KEYS or (not prefix and key in IDLE_SECTIONS):
-            continue
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
+def _counts(key: str) -> bool:
+    """Whether a dotted key decides what a run comes to."""
+    parts = key.split(".")
+    return parts[0] not in IDLE_SECTIONS and not set(IDLE_KEYS) & set(parts)
