@@ -2,12 +2,15 @@
 
 import logging
 import math
+import signal
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from threading import Event
+from types import FrameType
 from typing import Any
 
 from cluster.faults import Fault
@@ -23,6 +26,8 @@ log = logging.getLogger(__name__)
 
 TOLD_EVERY = 20
 """Steps between lines of one lane."""
+LISTEN_EVERY = 1.0
+"""Longest time without attention to signals, in seconds."""
 
 
 class Stopped(Exception):
@@ -68,7 +73,7 @@ def run_lanes(runs: Sequence[Run], num_lanes: int, work: Work) -> tuple[list[Fai
     """Do runs, `num_lanes` at a time, the first ones first; those that failed, and those that no lane is left for.
 
     A run that fails ends its lane, whose workers may be lost or busy for good; the others go on with what is left. An interrupt
-    stops every lane at its next stage.
+    stops every lane at its next stage; KeyboardInterrupt is raised once all have stopped. Called in the main thread.
     """
     waiting, failures, stop = deque(runs), list[Failure](), Event()
 
@@ -82,6 +87,7 @@ def run_lanes(runs: Sequence[Run], num_lanes: int, work: Work) -> tuple[list[Fai
             try:
                 work(run, workers, partial(LaneView, label=run.name, stop=stop))
             except Stopped:
+                log.warning("%s stopped; the same command goes on with it", run.name)
                 return
             except Exception as error:
                 unexpected = None if isinstance(error, ConfigError | Fault) else error
@@ -89,15 +95,33 @@ def run_lanes(runs: Sequence[Run], num_lanes: int, work: Work) -> tuple[list[Fai
                 failures.append(Failure(run=run, error=error))
                 return
 
-    with ThreadPoolExecutor(max_workers=num_lanes, thread_name_prefix="lane") as pool:
+    with _interrupts_set(stop), ThreadPoolExecutor(max_workers=num_lanes, thread_name_prefix="lane") as pool:
         lanes = [pool.submit(lane) for _ in range(num_lanes)]
-        try:
-            wait(lanes)
-        finally:
-            stop.set()
+        while wait(lanes, timeout=LISTEN_EVERY).not_done:
+            pass  # a signal just before a wait is heard after it
+    if stop.is_set():
+        raise KeyboardInterrupt
     for each in lanes:
         each.result()
     return failures, list(waiting)
+
+
+@contextmanager
+def _interrupts_set(stop: Event) -> Iterator[None]:
+    """Within, the first interrupt sets `stop` and raises nothing; a second one is raised as ever.
+
+    Two of them raised in the midst of a wait leave its lock in disorder.
+    """
+
+    def interrupted(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, before)
+        stop.set()
+
+    before = signal.signal(signal.SIGINT, interrupted)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def num_that_fit(roles: Sequence[Role], total: Mapping[str, float]) -> int:

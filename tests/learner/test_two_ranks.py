@@ -188,7 +188,6 @@ def test_guided_nested_paintings_are_learned_from_as_on_one_rank(
 ) -> None:
     learner = make_learner(config := make_config(folder / "model", folder / "varied alone", **VARIED), rank)
     alone = [learner.update(step, [sample_step(config, step, ADVANTAGES)]) for step in range(2)]
-    assert alone[1]["flow/regulariser_weight"] == pytest.approx(0.9 * alone[0]["flow/regulariser_weight"])
     for answer in answers:
         for rows in answer["varied"].values():
             for got, expected in zip(rows, alone, strict=True):

@@ -1,5 +1,7 @@
 """Lanes take runs from one queue, and one that fails leaves the rest to the others."""
 
+import os
+import signal
 from collections.abc import Callable
 from threading import Barrier, Event, current_thread
 from typing import Any
@@ -61,27 +63,27 @@ def test_what_no_lane_came_to_is_left(runs: list[Run]) -> None:
     assert ([each.run for each in failures], left) == (runs[:1], runs[1:])
 
 
-def test_an_interrupt_stops_the_lanes_at_their_next_stage(monkeypatch: pytest.MonkeyPatch, runs: list[Run]) -> None:
-    begun, ended = Event(), list[str]()
+@pytest.mark.parametrize("signals", [1, 2])
+def test_an_interrupt_stops_the_lanes_at_their_next_stage(runs: list[Run], signals: int) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    together, ended = Barrier(2, timeout=20), set[str]()
 
     def work(run: Run, workers: Workers, watching: Callable[[int], View]) -> None:
         view = watching(10)
-        begun.set()
+        if together.wait() == 0:
+            for _ in range(signals):
+                os.kill(os.getpid(), signal.SIGINT)
         try:
             while True:
                 view.stage("rollout")
         except Stopped:
-            ended.append(run.name)
+            ended.add(run.name)
             raise
 
-    def interrupted(_: object) -> None:
-        assert begun.wait(20)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("cluster.studies.lanes.wait", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        run_lanes(runs, 1, work)
-    assert ended == [runs[0].name]
+        run_lanes(runs, 2, work)
+    assert ended == {run.name for run in runs[:2]}
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_lane_says_a_line_now_and_then_with_its_runs_name(capsys: pytest.CaptureFixture[str]) -> None:
