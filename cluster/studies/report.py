@@ -148,7 +148,9 @@ def _sheets(study: StudyConfig, own: Sequence[Result], modes: Sequence[str]) -> 
         first = next((result for result in own if result.row == row and result.scores), None)
         if first is not None:
             where = run_name(first.row, first.start, first.seed)
-            yield f"- {row}: " + ", ".join(f"[{mode}]({where}/samples/{mode}/sheet.png)" for mode in modes)
+            links = [f"[{mode}]({where}/samples/{mode}/sheet.png)" for mode in modes]
+            links += [f"[panel]({where}/panel.png)"] if first.panel else []
+            yield f"- {row}: {', '.join(links)}"
 
 
 def _diverged(results: Sequence[Result]) -> Iterator[str]:

@@ -135,6 +135,15 @@ def test_the_panel_is_told_first_and_last_with_its_rewards_and_alarms(tmp_path: 
     assert "## Panel of reward hacking" not in page(tmp_path)
 
 
+def test_a_rows_first_run_has_its_pictures_linked(tmp_path: Path) -> None:
+    watched = fake_result("unigrpo", "sft", 0, 0.7, panel=[{"step": 0, "score": 0.5}])
+    lines = section(page(tmp_path, [RESULTS[0], watched, RESULTS[4]]), "Sample sheets")
+    both = "[think](sft/sft/samples/think/sheet.png), [no_think](sft/sft/samples/no_think/sheet.png)"
+    assert f"- sft: {both}" in lines
+    both = both.replace("sft/sft", "unigrpo/sft-seed0")
+    assert f"- unigrpo: {both}, [panel](unigrpo/sft-seed0/panel.png)" in lines
+
+
 def test_commands_hold_the_overrides_and_the_last_row_that_is_not_the_control(tmp_path: Path) -> None:
     made = {
         **RESULTS[0].provenance[0],
