@@ -9,7 +9,7 @@ quickstart: setup  ## train from the bundled checkpoint and evaluate before and 
 	@$(BIN)/unigrpo quickstart
 
 test: check  ## everything: lint, types, all tests; the slow ones have the machine to themselves
-	@$(PYTHON) -m pytest -m slow
+	@$(PYTHON) -m pytest -m slow --durations 15
 
 check: lint types  ## a developer's usual run: all but the slow tests, on two cores
 	@$(PYTHON) -m pytest -m "not slow" --numprocesses 2 --dist loadfile
