@@ -165,6 +165,7 @@ def test_equal_rewards_move_nothing(model: Path, tmp_path: Path, rank: Rank) -> 
     assert metrics["advantage/zero"] == 1.0
 
 
+@pytest.mark.slow
 def test_bfloat16_starts_at_a_ratio_of_exactly_one(model: Path, tmp_path: Path, rank: Rank) -> None:
     config = make_config(model, tmp_path, "fpo", learner__zero_stage=1, learner__dtype="bfloat16")
     learner = make_learner(config, rank)

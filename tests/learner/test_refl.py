@@ -149,6 +149,7 @@ def test_pictures_that_the_reward_model_cannot_judge_are_refused_at_once(model: 
         make_learner(refl_config(model, tmp_path), rank)
 
 
+@pytest.mark.slow
 def test_bfloat16_decodes_and_judges_in_float32(model: Path, tmp_path: Path, rank: Rank) -> None:
     config = refl_config(model, tmp_path, learner__zero_stage=1, learner__dtype="bfloat16")
     samples = prompted(sample_step(config, 0, ADVANTAGES))

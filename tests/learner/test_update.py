@@ -153,7 +153,7 @@ def test_epochs_and_mini_batches_each_take_an_update(model: Path, tmp_path: Path
     assert metrics["text/log_ratio_max"] > 0
 
 
-@pytest.mark.parametrize("changes", [{}, EVERYTHING])
+@pytest.mark.parametrize("changes", [{}, pytest.param(EVERYTHING, marks=pytest.mark.slow)])
 def test_micro_batch_sizes_do_not_change_the_update(changes: dict[str, Any], model: Path, tmp_path: Path, rank: Rank) -> None:
     samples = credited(sample_step(make_config(model, tmp_path, **changes), 0, ADVANTAGES))
     results = []
@@ -217,7 +217,8 @@ def test_a_refused_sample_leaves_the_policy_as_it_was(model: Path, tmp_path: Pat
     learner.update(0, [sample_step(config, 0, ADVANTAGES)])
 
 
-@pytest.mark.parametrize("stage", [pytest.param(1, marks=pytest.mark.slow), 3])
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [1, 3])
 def test_bfloat16_starts_at_a_ratio_of_exactly_one(stage: int, model: Path, tmp_path: Path, rank: Rank) -> None:
     config = make_config(model, tmp_path, learner__zero_stage=stage, learner__dtype="bfloat16")
     learner = make_learner(config, rank)

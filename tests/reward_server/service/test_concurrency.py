@@ -28,6 +28,7 @@ def value(image: bytes) -> float:
     return int.from_bytes(blake2b(image, digest_size=6).digest()) / 2**48
 
 
+@pytest.mark.slow
 def test_a_thousand_at_once() -> None:
     def answer(items: Sequence[EncodedItem]) -> list[Score]:
         return [Score(value=value(each.image), breakdown={}) for each in items]
