@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from hashlib import blake2b
 
 import aiohttp
+import pytest
 import torch
 
 from configs.verifiers import RandomReward
