@@ -76,10 +76,11 @@ class Rollouts:
         return [self.thinking, self.painting, *judging]
 
     def seconds(self) -> dict[str, float]:
-        """Of the last batch: how long each role was busy, and how long nothing but judging went on (`reward_wait`)."""
+        """Of the last batch: how long each role with work was busy, and how long only judging went on (`reward_wait`)."""
         making = [span for pool in (self.thinking, self.painting) for span in pool.spans]
         everything = [span for pool in self.pools for span in pool.spans]
-        return {pool.role: pool.seconds() for pool in self.pools} | {"reward_wait": covered(everything) - covered(making)}
+        busy = {pool.role: pool.seconds() for pool in self.pools if pool.spans}
+        return busy | {"reward_wait": covered(everything) - covered(making)}
 
     def load(self, buckets: list[ObjectRef], *, version: int) -> None:
         """Put published weights into every worker; returns when each serves `version`. Raises Stalled past the deadline."""
