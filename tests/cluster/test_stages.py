@@ -48,8 +48,8 @@ def test_stages_are_configs_that_load_again_with_the_rates_they_use() -> None:
     for stage, used, idle in zip(stages_of(config), ("generation", "text"), ("text", "generation"), strict=True):
         loaded: Any = parse(json.loads(json.dumps(stage.model_dump(mode="json"))), source=dump(stage))
         assert loaded == stage
-        assert getattr(stage.learner, f"{used}_learning_rate") == 3e-4
-        assert getattr(stage.learner, f"{idle}_learning_rate") != 3e-4
+        assert getattr(stage.learner, f"{used}_learning_rate") == getattr(config.learner, f"{used}_learning_rate")
+        assert getattr(stage.learner, f"{idle}_learning_rate") != getattr(config.learner, f"{idle}_learning_rate")
 
 
 @pytest.mark.parametrize(
