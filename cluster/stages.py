@@ -9,6 +9,9 @@ from configs.schema import SftConfig, TrainConfig
 from learner.checkpoint import POLICY, checkpoints_folder, newest_checkpoint
 from unigrpo.seeds import derive_seed
 
+STAGES = ("stage-1", "stage-2")
+"""Folders of the stages of a run that has two."""
+
 
 def stages_of(config: TrainConfig) -> list[TrainConfig]:
     """One config a stage, each a run of its own: stage-1 and stage-2, which starts from the policy that stage-1 ends with, and
@@ -54,7 +57,7 @@ def _stage(config: TrainConfig, number: int, steps: int, algorithm: Algorithm) -
             "steps": steps,
             "algorithm": algorithm,
             "then": None,
-            "run_dir": config.run_dir / f"stage-{number}",
+            "run_dir": config.run_dir / STAGES[number - 1],
             "learner": config.learner.model_copy(update=unset),
         }
     )

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from cluster.stages import STAGES
 from cluster.studies.cells import OVER_PROMPTS, folded
 from cluster.studies.curves import curves_line, plot_study
 from cluster.studies.figures import baseline_of, main_start, of_first_starts, replications, scored_modes
@@ -149,8 +150,16 @@ def _sheets(study: StudyConfig, own: Sequence[Result], modes: Sequence[str]) -> 
         if first is not None:
             where = run_name(first.row, first.start, first.seed)
             links = [f"[{mode}]({where}/samples/{mode}/sheet.png)" for mode in modes]
-            links += [f"[panel]({where}/panel.png)"] if first.panel else []
-            yield f"- {row}: {', '.join(links)}"
+            yield f"- {row}: {', '.join(links + _panels(first, where))}"
+
+
+def _panels(run: Result, where: str) -> list[str]:
+    """Links to what a run's panels saw, one of each stage."""
+    if not run.panel:
+        return []
+    if "then.steps" not in run.config:
+        return [f"[panel]({where}/panel.png)"]
+    return [f"[panel of {stage}]({where}/{stage}/panel.png)" for stage in STAGES]
 
 
 def _diverged(results: Sequence[Result]) -> Iterator[str]:

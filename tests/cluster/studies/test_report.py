@@ -142,6 +142,10 @@ def test_a_rows_first_run_has_its_pictures_linked(tmp_path: Path) -> None:
     assert f"- sft: {both}" in lines
     both = both.replace("sft/sft", "unigrpo/sft-seed0")
     assert f"- unigrpo: {both}, [panel](unigrpo/sft-seed0/panel.png)" in lines
+    watched = fake_result("unigrpo", "sft", 0, 0.7, panel=[{"step": 0, "score": 0.5}], config={"then.steps": 2})
+    lines = section(page(tmp_path, [RESULTS[0], watched, RESULTS[4]]), "Sample sheets")
+    panels = [f"[panel of {stage}](unigrpo/sft-seed0/{stage}/panel.png)" for stage in ("stage-1", "stage-2")]
+    assert f"- unigrpo: {both}, {', '.join(panels)}" in lines
 
 
 def test_commands_hold_the_overrides_and_the_last_row_that_is_not_the_control(tmp_path: Path) -> None:
