@@ -1,5 +1,7 @@
 """Copy a finished study into docs/results: page, linked pictures (in fewer colours, a third as large) and every result.
 
+Paths of this checkout are told from its top.
+
 .venv/bin/python scripts/publish_study.py table1
 """
 
@@ -30,7 +32,7 @@ def main(name: str) -> None:
         if source.suffix == ".png":
             Image.open(source).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(target, optimize=True)
         else:
-            shutil.copyfile(source, target)
+            target.write_text(source.read_text().replace(f"{ROOT}/", ""))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ def fake_runs(folder: Path, page: str) -> Path:
     runs = folder / "runs" / "studies" / "table1"
     (runs / "sft" / "sft").mkdir(parents=True)
     (runs / "README.md").write_text(page)
-    (runs / "study.yaml").write_text("name: table1")
+    (runs / "study.yaml").write_text(f"run_dir: {runs}")
     (runs / "sft" / "sft" / "result.json").write_text("{}")
     (runs / "sft" / "sft" / "policy").write_text("weights")
     Image.new("RGB", (8, 4), (255, 0, 0)).save(runs / "curves.png")
@@ -38,6 +38,7 @@ def test_the_page_and_what_it_links_are_copied_and_nothing_that_was_there_before
     publish.main("table1")
     files = {str(path.relative_to(published)) for path in published.rglob("*") if path.is_file()}
     assert files == {"README.md", "study.yaml", "curves.png", "sft/sft/result.json"}
+    assert (published / "study.yaml").read_text() == "run_dir: runs/studies/table1"
     assert Image.open(published / "curves.png").convert("RGB").getpixel((0, 0)) == (255, 0, 0)
 
 

@@ -34,6 +34,11 @@ def gain_cell(mean: Mean | None) -> str:
     return signed(mean.mean) + (f" [{signed(mean.interval[0])}, {signed(mean.interval[1])}]" if mean.interval else "")
 
 
+def range_cell(bounds: tuple[float, float] | None) -> str:
+    """Example: .701 to .785."""
+    return NONE if bounds is None else f"{short(bounds[0])} to {short(bounds[1])}"
+
+
 def signed(number: float | None) -> str:
     """Example: +.743."""
     return short(number, "+")

@@ -76,6 +76,13 @@ def first_start(study: StudyConfig, row: str) -> str:
     return study.starts_of(study.rows[row])[0]
 
 
+def label_of(study: StudyConfig, row: str) -> str:
+    """A row with what sets it apart. Example: "bagel (from base)"."""
+    start = first_start(study, row)
+    apart = [*(["control"] if row == study.control else []), *([f"from {start}"] if start != main_start(study) else [])]
+    return row + (f" ({', '.join(apart)})" if apart else "")
+
+
 def of_first_starts(study: StudyConfig, results: Sequence[Result]) -> list[Result]:
     """The runs that stand for their rows."""
     return [result for result in results if result.start == first_start(study, result.row)]

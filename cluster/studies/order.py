@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 
 from cluster.studies.cells import NONE, folded, gain_cell, mean_cell, signed, table
-from cluster.studies.figures import Difference, baseline_of, differences, row_mean, score_name, values
+from cluster.studies.figures import Difference, baseline_of, differences, label_of, row_mean, score_name, values
 from cluster.studies.result import Result
 from configs.study import StudyConfig
 
@@ -14,7 +14,7 @@ def ranking(study: StudyConfig, results: Sequence[Result], mode: str) -> str:
     name = score_name(results, mode)
     means = {row: mean for row in study.rows if (mean := row_mean(results, row, mode, name)) is not None}
     ranked = sorted(means, key=lambda row: -means[row].mean)
-    return " > ".join(f"{row} {mean_cell(means[row])}" for row in ranked)
+    return " > ".join(f"{label_of(study, row)} {mean_cell(means[row])}" for row in ranked)
 
 
 def differences_of(study: StudyConfig, results: Sequence[Result], mode: str) -> list[Difference]:
@@ -26,9 +26,9 @@ def differences_of(study: StudyConfig, results: Sequence[Result], mode: str) -> 
 
 def order_lines(study: StudyConfig, results: Sequence[Result], mode: str) -> Iterator[str]:
     """How the paper's order shows: the pairs with its best row and with the baseline, all others folded away; nothing in a mode
-    that it has no figures for. In a study without figures, the pairs of trained rows.
+    that it has no figures for. In a study without figures, the pairs of trained rows. Of pairs with an interval.
     """
-    found = differences_of(study, results, mode)
+    found = [each for each in differences_of(study, results, mode) if each.ours.interval is not None]
     paper = {row: each.paper[mode] for row, each in study.rows.items() if mode in each.paper}
     known = [each for each in found if each.paper]
     if not known:
@@ -37,7 +37,7 @@ def order_lines(study: StudyConfig, results: Sequence[Result], mode: str) -> Ite
             yield from pair_table(trained)
         return
     turning = {max(paper, key=lambda row: paper[row]), baseline_of(study)}
-    picked = [each for each in known if turning & {each.above, each.below}]
+    picked = [each for each in found if turning & {each.above, each.below}]
     yield from (f"The paper's order: {' > '.join(sorted(paper, key=lambda row: -paper[row]))}.", "", *pair_table(picked), "")
     counted = {verdict: [each for each in known if each.verdict == verdict] for verdict in ("above", "below", "undecided")}
     above, below, undecided = map(len, counted.values())
@@ -45,8 +45,8 @@ def order_lines(study: StudyConfig, results: Sequence[Result], mode: str) -> Ite
     yield f"Of all {len(known)} pairs that the paper tells apart: {told}."
     if below:
         yield f"The other way round: {', '.join(f'{each.below} above {each.above}' for each in counted['below'])}."
-    if len(picked) < len(known):
-        yield from ("", *folded(f"All {len(known)} pairs of the paper, {mode}", pair_table(known)))
+    if rest := [each for each in known if each not in picked]:
+        yield from ("", *folded(f"The paper's other pairs, {mode}", pair_table(rest)))
 
 
 def replication_table(found: Sequence[tuple[str, Sequence[Difference]]]) -> list[str]:

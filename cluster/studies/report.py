@@ -7,6 +7,7 @@ from cluster.stages import STAGES
 from cluster.studies.cells import OVER_PROMPTS, folded
 from cluster.studies.curves import curves_line, plot_study
 from cluster.studies.figures import baseline_of, main_start, of_first_starts, replications, scored_modes
+from cluster.studies.learning import learning_table
 from cluster.studies.order import differences_of, order_lines, ranking, replication_table
 from cluster.studies.origin import origin_lines
 from cluster.studies.panels import panel_table
@@ -22,6 +23,11 @@ CURVES = "curves.png"
 _PANEL = (
     "First and last values, means over runs, of the same training prompts and seeds at every panel. Score and held-out score "
     "are of the two rewards named, so gaps, the one less the other, compare only between rows with the same two."
+)
+_UPDATES = (
+    "First and last ten steps, means over runs. Drift: distance of velocities from the reference's, as a share of these, over "
+    "the window's steps. Clipped: share of ratios beyond the clip. Mismatch: mean distance of the sampler's log-probabilities "
+    "from the learner's."
 )
 
 
@@ -78,6 +84,8 @@ def report_lines(study: StudyConfig, name: str, results: Sequence[Result]) -> It
     else:
         yield "No run from its row's first start ended well."
     yield from _cost(study, own, results)
+    if told := learning_table(study, own):
+        yield from ("", "## Updates", "", _UPDATES, "", *told)
     if any(result.panel for result in own):
         yield from ("", "## Panel of reward hacking", "", _PANEL, "", *panel_table(study, own))
     if any(result.curves["reward"] for result in own):
@@ -91,20 +99,22 @@ def report_lines(study: StudyConfig, name: str, results: Sequence[Result]) -> It
 def _scores(study: StudyConfig, own: Sequence[Result], mode: str) -> Iterator[str]:
     target = target_line(study, own)
     yield from ([target, ""] if target else [])
-    yield from (f"Ranking in {mode}, by the mean over runs from {main_start(study)}: {ranking(study, own, mode)}.", "")
+    yield from (f"Ranking in {mode}, by the mean over runs: {ranking(study, own, mode)}.", "")
     yield from (f"## Scores, {mode}", "", *headline_table(study, own, mode), "", *_legend(study, own, mode))
     if order := list(order_lines(study, own, mode)):
         yield from ("", f"## Order of rows, {mode}", "")
-        yield "Differences over runs of equal seed with their t interval; undecided: it holds 0, or there is one run. Pairs are"
-        yield from ("not corrected for their number: of twenty that do not differ, one is told apart by chance.", "", *order)
+        yield "Differences over runs of equal seed with their t interval; undecided: it holds 0. Pairs are not corrected for"
+        yield from ("their number: of twenty that do not differ, one is told apart by chance.", "", *order)
 
 
 def _legend(study: StudyConfig, own: Sequence[Result], mode: str) -> Iterator[str]:
     """What the columns of scores are."""
     scores = next(result.scores[mode] for result in own if mode in result.scores)
     yield f"A score is the mean over runs, one a seed, each of {scores['pictures']} pictures of {scores['prompts']} prompts,"
-    yield "the same with the same seeds for every run. In brackets its 95 % interval: Student's t over runs, which says what"
-    yield f"other training seeds would give on these prompts; {OVER_PROMPTS}: one run, untrained, bootstrap over prompts."
+    yield "the same with the same seeds for every run. In brackets its 95 % interval: Student's t over runs, which says where"
+    yield "the mean of many training seeds would lie on these prompts, and may reach beyond 0 or 1;"
+    yield f"{OVER_PROMPTS}: one run, untrained, bootstrap over prompts. One more run: where a single run with another seed"
+    yield "would lie, in 95 of 100 cases."
     if (base := baseline_of(study)) is not None:
         yield f"Gain: the difference to {base} in the same mode, t interval over runs, with the prompts taken as given."
     if study.control is not None:

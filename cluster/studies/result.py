@@ -40,7 +40,7 @@ class Result:
     scores: Mapping[str, Mapping[str, Any]]
     """Mode -> what `evaluate` says of the final policy, with plan_correct and follow where the task knows plans."""
     curves: Mapping[str, list[tuple[int, float]]]
-    """Name -> (step, value): reward of the training steps, and the headline score on the validation prompts."""
+    """Name -> (step, value): reward of the training steps, headline score on the validation prompts, and how updates went."""
     panel: list[dict[str, Any]]
     """What the panel of reward hacking measured, a row each time, with its alarms; none where there is no panel."""
     compute: Mapping[str, Any]

@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
-from cluster.studies.cells import gain_cell, mean_cell, short, signed, table
-from cluster.studies.figures import baseline_of, difference, first_start, main_start, row_mean, score_name, value_of, values
+from cluster.studies.cells import gain_cell, mean_cell, range_cell, short, signed, table
+from cluster.studies.figures import baseline_of, difference, label_of, row_mean, score_name, value_of, values
 from cluster.studies.result import Result
 from configs.study import StudyConfig
+from unigrpo.algo.intervals import one_more_run
 
 DETAILS = ("ground_truth_plan", "plan_correct", "follow")
 """Scores that stand beside the headline's companions where the task gives them."""
@@ -32,15 +33,16 @@ def headline_table(study: StudyConfig, results: Sequence[Result], mode: str) -> 
         if not any(result.row == row for result in results):
             continue
         gain = difference(values(results, row, mode, name), below) if row != base else None
-        cells = [_label(study, row), mean_cell(row_mean(results, row, mode, name))]
+        cells = [label_of(study, row), mean_cell(row_mean(results, row, mode, name))]
         cells += [gain_cell(gain)] if below else []
+        cells += [range_cell(one_more_run(list(values(results, row, mode, name).values())))]
         if compares:
             paper = study.rows[row].paper.get(mode)
             more = "" if paper is None or known is None or row == base else f" ({signed(paper - known)})"
             cells.append(short(paper) + more)
         body.append([*cells, _counts(results, row)])
-    heads = ["row", f"{name}, {mode}", *([f"gain over {base}"] if below else []), *(["paper (gain)"] if compares else [])]
-    return table([*heads, "runs"], body)
+    heads = ["row", f"{name}, {mode}", *([f"gain over {base}"] if below else []), "one more run"]
+    return table([*heads, *(["paper (gain)"] if compares else []), "runs"], body)
 
 
 def detail_table(study: StudyConfig, results: Sequence[Result], mode: str) -> list[str]:
@@ -104,15 +106,8 @@ def _all_rows(study: StudyConfig, results: Sequence[Result], mode: str, columns:
     for row in study.rows:
         means = [row_mean(results, row, mode, name) for name in columns]
         if any(means):
-            body.append([_label(study, row), *map(mean_cell, means)])
+            body.append([label_of(study, row), *map(mean_cell, means)])
     return table(["row", *columns.values()], body)
-
-
-def _label(study: StudyConfig, row: str) -> str:
-    """A row with what sets it apart. Example: "bagel (from base)"."""
-    start = first_start(study, row)
-    apart = [*(["control"] if row == study.control else []), *([f"from {start}"] if start != main_start(study) else [])]
-    return row + (f" ({', '.join(apart)})" if apart else "")
 
 
 def _counts(results: Sequence[Result], row: str) -> str:

@@ -28,6 +28,18 @@ def t_interval(values: Sequence[float], *, level: float = LEVEL) -> tuple[float,
     return mean - half, mean + half
 
 
+def one_more_run(values: Sequence[float], *, level: float = LEVEL) -> tuple[float, float] | None:
+    """(low, high) around where one further run lies: mean -+ t s sqrt(1 + 1/n), the prediction interval of normal runs.
+
+    None for fewer than two, which say nothing.
+    """
+    if len(values) < 2:
+        return None
+    half = t_quantile((1 + level) / 2, len(values) - 1) * stdev(values) * math.sqrt(1 + 1 / len(values))
+    mean = fmean(values)
+    return mean - half, mean + half
+
+
 def t_quantile(probability: float, degrees: int) -> float:
     """Where Student's t distribution with `degrees` of freedom reaches a probability in [0.5, 1)."""
     assert 0.5 <= probability < 1, f"probability is {probability}"

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from cluster.studies.compute import panel_rows, training_compute, training_curves
 from configs.load import QUICKSTART, load
 from configs.schema import TrainConfig
@@ -37,6 +39,15 @@ def test_pictures_updates_and_seconds_are_those_of_all_stages() -> None:
 
 def test_steps_of_a_second_stage_follow_on_the_first() -> None:
     assert training_curves(STAGES) == {"reward": [(1, 0.5), (2, 0.6), (3, 0.7)], "validation": [(0, 0.1), (2, 0.2)]}
+
+
+def test_how_updates_went_is_told_in_means_of_ten_steps() -> None:
+    drift = {"flow/velocity_shift_rms": 0.5, "flow/reference_velocity_rms": 2.0}
+    rows = [train_row(step, 0.5) | drift | {"text/clip_fraction": step / 10} for step in range(1, 13)]
+    found = training_curves([(a_stage(12), rows)])
+    assert found["drift"] == [(10, 0.25), (12, 0.25)]
+    assert [value for _, value in found["text clipped"]] == pytest.approx([0.55, 1.15])
+    assert "flow clipped" not in found
 
 
 def test_panels_of_both_stages_without_the_clock() -> None:

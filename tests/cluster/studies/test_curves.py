@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from cluster.studies.curves import band, bands_of, curves_line, smoothed, titles_of
+from cluster.studies.rewards import reward_text
 from tests.cluster.studies.fakes import fake_result, fake_study
 
 GRADED = {"reward.kind": "geneval", "reward.score": "graded"}
@@ -31,3 +32,13 @@ def test_rewards_are_plotted_of_rows_that_share_one_and_runs_of_their_first_star
     assert {row: points[-1] for row, points in validation.items()} == dict.fromkeys(rows, (2, 0.5, 0.5, 0.5))
     assert titles_of(study, results) == ("training reward (geneval graded), means of 10 steps", "validation score, think")
     assert curves_line(study, results).endswith("stand in the second plot alone: random.")
+
+
+def test_a_run_whose_first_stage_climbs_a_reward_model_shares_no_reward(tmp_path: Path) -> None:
+    climbing = GRADED | {"algorithm.reward_model.model": "shapes", "then.algorithm.kind": "text_grpo"}
+    results = [
+        fake_result("unigrpo", "sft", 0, 0.7, config=GRADED),
+        fake_result("text_grpo", "sft", 0, 0.7, config=climbing),
+    ]
+    assert curves_line(fake_study(tmp_path), results).endswith("stand in the second plot alone: text_grpo.")
+    assert [reward_text(each) for each in results] == ["geneval graded", "differentiable, then geneval graded"]

@@ -45,6 +45,19 @@ def test_pairs_with_the_papers_best_row_and_with_the_baseline_are_picked_out(tmp
     assert "The other way round: fpo above text_grpo." in lines
 
 
+def test_a_row_that_the_paper_has_no_figure_of_stands_beside_its_best(tmp_path: Path) -> None:
+    unknown = {row: paper for row, paper in PAPER.items() if row != "fpo"}
+    lines = list(order_lines(fake_study(tmp_path, rows=rows(unknown)), results(), "think"))
+    assert "| fpo - unigrpo | – | -.105 [-.169, -.041] | 2 | below |" in lines
+    assert "Of all 3 pairs that the paper tells apart: 3 as in the paper, 0 the other way round, 0 undecided." in lines
+
+
+def test_pairs_of_single_runs_are_not_told(tmp_path: Path) -> None:
+    single = [each for each in results() if each.seed in (None, 0)]
+    for paper in (PAPER, {}):
+        assert list(order_lines(fake_study(tmp_path, rows=rows(paper)), single, "think")) == []
+
+
 def test_an_interval_that_holds_nothing_decides_nothing(tmp_path: Path) -> None:
     lines = list(order_lines(fake_study(tmp_path, rows=rows(PAPER)), results(spread=0.2), "think"))
     assert "| unigrpo - fpo | +.050 | +.200 [-1.071, +1.471] | 2 | undecided |" in lines

@@ -43,8 +43,8 @@ def test_the_answer_stands_first(tmp_path: Path) -> None:
     lines = page(tmp_path)
     assert lines[:3] == ["# Study fake", "", "Which is best?"]
     assert lines[4] == "**Not finished**: 1 runs are missing: unigrpo/base-seed1."
-    ranking = "unigrpo .750 [.115, 1.385] > text_grpo .700 [.700, .700] > sft .500 [.000, 1.000]†"
-    assert lines[8] == f"Ranking in think, by the mean over runs from sft: {ranking}."
+    ranking = "unigrpo .750 [.115, 1.385] > text_grpo (control) .700 [.700, .700] > sft .500 [.000, 1.000]†"
+    assert lines[8] == f"Ranking in think, by the mean over runs: {ranking}."
     assert lines[6].startswith(
         "Target (unigrpo - sft at least +.200 in strict, think, with intervals that do not overlap): **missed"
     )
@@ -52,17 +52,17 @@ def test_the_answer_stands_first(tmp_path: Path) -> None:
 
 def test_the_headline_table_holds_scores_gains_paper_and_runs(tmp_path: Path) -> None:
     lines = section(page(tmp_path), "Scores, think")
-    assert "| row | strict, think | gain over sft | paper (gain) | runs |" in lines
-    assert "| sft | .500 [.000, 1.000]† | – | .820 | 1 |" in lines
-    assert "| text_grpo (control) | .700 [.700, .700] | +.200 [+.200, +.200] | .880 (+.060) | 2 |" in lines
-    assert "| unigrpo | .750 [.115, 1.385] | +.250 [-.385, +.885] | .900 (+.080) | 2 |" in lines
+    assert "| row | strict, think | gain over sft | one more run | paper (gain) | runs |" in lines
+    assert "| sft | .500 [.000, 1.000]† | – | – | .820 | 1 |" in lines
+    assert "| text_grpo (control) | .700 [.700, .700] | +.200 [+.200, +.200] | .700 to .700 | .880 (+.060) | 2 |" in lines
+    assert "| unigrpo | .750 [.115, 1.385] | +.250 [-.385, +.885] | -.350 to 1.850 | .900 (+.080) | 2 |" in lines
     assert "The paper's figures are GenEval." in lines
 
 
 def test_a_row_that_begins_elsewhere_says_so(tmp_path: Path) -> None:
     rows = {"bagel": {"config": "../shapes/base.yaml", "trains": False, "starts": ["base"]}, **TWICE}
     lines = page(tmp_path, [fake_result("bagel", "base", None, 0.3), *RESULTS[:1]], rows=rows, control=None)
-    assert "| bagel (from base) | .300 [.000, 1.000]† | -.200 | – | 1 |" in section(lines, "Scores, think")
+    assert "| bagel (from base) | .300 [.000, 1.000]† | -.200 | – | – | 1 |" in section(lines, "Scores, think")
     assert not any(line.startswith("## Replication") for line in lines)
 
 
@@ -73,10 +73,12 @@ def test_runs_of_a_second_start_change_no_ranking_and_stand_beside(tmp_path: Pat
     untrained = [fake_result("sft", "sft", None, 0.5), fake_result("sft", "base", None, 0.3)]
     lines = page(tmp_path, [*untrained, *trained], rows=TWICE, control=None)
     assert ": unigrpo .705 [.641, .769] > fpo .645 [.581, .709] > sft .500" in lines[6]
-    assert "| unigrpo | .705 [.641, .769] | +.205 [+.141, +.269] | .900 (+.080) | 2 |" in section(lines, "Scores, think")
+    assert "| unigrpo | .705 [.641, .769] | +.205 [+.141, +.269] | .595 to .815 | .900 (+.080) | 2 |" in section(
+        lines, "Scores, think"
+    )
     assert "| unigrpo | .755 | .855 | .800 [.800, .800] | .600 [.600, .600] |" not in lines
     again = section(lines, "Replication from base")
-    assert "| unigrpo | .505 [.441, .569] | +.205 [+.141, +.269] | .900 (+.080) | 2 |" in again
+    assert "| unigrpo | .505 [.441, .569] | +.205 [+.141, +.269] | .395 to .615 | .900 (+.080) | 2 |" in again
     assert "| pair | paper | from sft | verdict, sft | from base | verdict, base |" in again
     both = "+.205 [+.141, +.269] | as in the paper | +.205 [+.141, +.269] | as in the paper"
     assert f"| unigrpo - sft | +.080 | {both} |" in again
@@ -89,16 +91,15 @@ def test_a_start_from_which_every_run_diverged_says_so_and_has_no_score(tmp_path
     assert "- unigrpo/base-seed0: metric loss of step 4 is nan" in section(lines, "Runs that diverged")
     lost = [*RESULTS[:-1], fake_result("text_grpo", "sft", 2, None)]
     scores = section(page(tmp_path, lost), "Scores, think")
-    assert (
-        "| text_grpo (control) | .700 [.700, .700] | +.200 [+.200, +.200] | .880 (+.060) | 3, of which 1 diverged |" in scores
-    )
+    told = "| text_grpo (control) | .700 [.700, .700] | +.200 [+.200, +.200] | .700 to .700 | .880 (+.060) |"
+    assert f"{told} 3, of which 1 diverged |" in scores
 
 
 def test_every_mode_has_its_scores_and_its_order(tmp_path: Path) -> None:
     rows = fake_study(tmp_path).model_dump()["rows"]
     rows["sft"]["paper"]["no_think"], rows["unigrpo"]["paper"]["no_think"] = 0.83, 0.80
     lines = section(page(tmp_path, rows=rows), "no_think")
-    assert "| text_grpo (control) | .350 [.350, .350] | +.100 [+.100, +.100] | – | 2 |" in lines
+    assert "| text_grpo (control) | .350 [.350, .350] | +.100 [+.100, +.100] | .350 to .350 | – | 2 |" in lines
     assert "The paper's order: sft > unigrpo." in lines
     assert "| sft - unigrpo | +.030 | -.125 [-.443, +.193] | 2 | undecided |" in lines
     assert "| row | counting | colors (seen) |" in lines
@@ -133,6 +134,14 @@ def test_the_panel_is_told_first_and_last_with_its_rewards_and_alarms(tmp_path: 
     assert "| row | trained on (score) | held out | alarms (runs, first step) | gap | score | runs |" in lines
     assert "| unigrpo | geneval graded | differentiable | gap (1, 20) | 0.15 -> 0.4 | 0.5 -> 0.8 | 2 |" in lines
     assert "## Panel of reward hacking" not in page(tmp_path)
+
+
+def test_how_updates_went_is_told_first_and_last(tmp_path: Path) -> None:
+    curves = [{"reward": [], "validation": [], "drift": [(10, 0.1), (20, last)]} for last in (0.2, 0.4)]
+    trained = [fake_result("unigrpo", "sft", seed, 0.7, curves=each) for seed, each in enumerate(curves)]
+    lines = section(page(tmp_path, [RESULTS[0], RESULTS[1], *trained]), "Updates")
+    assert lines[3:] == ["| row | drift |", "| --- | --- |", "| unigrpo | 0.1 -> 0.3 |", ""]
+    assert "## Updates" not in page(tmp_path)
 
 
 def test_a_rows_first_run_has_its_pictures_linked(tmp_path: Path) -> None:

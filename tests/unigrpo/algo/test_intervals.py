@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from unigrpo.algo.intervals import t_distribution, t_interval, t_quantile
+from unigrpo.algo.intervals import one_more_run, t_distribution, t_interval, t_quantile
 
 TABLE = [  # degrees of freedom, then P = .90, .95, .975, .995: the table of Student (1908) as textbooks print it
     (1, 3.078, 6.314, 12.706, 63.657),
@@ -49,3 +49,9 @@ def test_95_percent_of_intervals_of_three_runs_hold_the_truth() -> None:
     rng = random.Random(5)
     intervals = [t_interval([rng.gauss(0.6, 0.05) for _ in range(3)]) for _ in range(4000)]
     assert sum(low < 0.6 < high for low, high in filter(None, intervals)) / 4000 == pytest.approx(0.95, abs=0.01)
+
+
+def test_one_more_run_lies_wider_by_what_its_own_luck_adds() -> None:
+    # deviation .1, times sqrt(1 + 1 / 3) = 1.154701, times 4.30265 = .496828
+    assert one_more_run([0.5, 0.6, 0.7]) == pytest.approx((0.103172, 1.096828), abs=1e-6)
+    assert one_more_run([0.25]) is None
