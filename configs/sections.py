@@ -21,7 +21,8 @@ class ModelConfig(Section):
 class ShapesPrompts(Section):
     kind: Literal["shapes"] = "shapes"
     split: Literal["train", "tuning", "held_out"] = "train"
-    """Half of the shapes world: what training may see, or what neither fine-tuning nor training has seen."""
+    """Which prompts of the shapes world: what training may see, or one of two sets that neither fine-tuning nor training has
+    seen: `tuning` for choices, `held_out` for results."""
 
 
 class FilePrompts(Section):

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from cluster.studies.cells import folded, short, table
-from cluster.studies.figures import score_name, value_of
+from cluster.studies.figures import baseline_of, score_name, value_of
 from cluster.studies.plan import run_name
 from cluster.studies.result import Result
 from configs.study import StudyConfig
@@ -16,8 +16,9 @@ def origin_lines(study: StudyConfig, name: str, results: Sequence[Result], modes
     again = shlex.join(["unigrpo", "reproduce", name, *_overrides(results)])
     tried = [row for row in study.rows if study.rows[row].trains and row != study.control]
     row = (tried or list(study.rows))[-1]
-    yield from ("All of it, one row with its seeds, and one row with another seed:", "", "```", again)
-    yield from (f"{again} --rows {row}", f"{again} --rows {row} --seeds {max(study.seeds) + 1}", "```", "")
+    yield from ("All of it; one row and what it began from; the same with another seed:", "", "```", again)
+    both = ",".join(dict.fromkeys([baseline_of(study) or row, row]))
+    yield from (f"{again} --rows {both}", f"{again} --rows {both} --seeds {max(study.seeds) + 1}", "```", "")
     yield from ("What worked on the runs; a run that was cut off counts under each command that went on with it:", "")
     counted: Counter[tuple[str, ...]] = Counter()
     for result in results:

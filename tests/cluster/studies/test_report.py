@@ -165,7 +165,7 @@ def test_commands_hold_the_overrides_and_the_last_row_that_is_not_the_control(tm
     }
     again = fake_result("sft", "sft", None, 0.5, provenance=[RESULTS[0].provenance[0], made])
     lines = section(page(tmp_path, [again, *RESULTS[1:]], control="unigrpo"), "Commands and versions")
-    assert "unigrpo reproduce fake steps=10 'run_dir=my runs' --rows text_grpo --seeds 2" in lines
+    assert "unigrpo reproduce fake steps=10 'run_dir=my runs' --rows sft,text_grpo --seeds 2" in lines
     assert "| `unigrpo reproduce fake` | 123 | 2 cores, Linux | torch 2 | 6 |" in lines
     assert f"| `{made['command']}` | 123 | 2 cores, Linux | torch 2 | 1 |" in lines
     assert "| unigrpo/sft-seed1 | .800 | .400 | abc | 123 |" in lines
