@@ -32,10 +32,11 @@ def headline_table(study: StudyConfig, results: Sequence[Result], mode: str) -> 
     for row in study.rows:
         if not any(result.row == row for result in results):
             continue
-        gain = difference(values(results, row, mode, name), below) if row != base else None
+        runs = values(results, row, mode, name)
+        gain = difference(runs, below) if row != base else None
         cells = [label_of(study, row), mean_cell(row_mean(results, row, mode, name))]
         cells += [gain_cell(gain)] if below else []
-        cells += [range_cell(one_more_run(list(values(results, row, mode, name).values())))]
+        cells += [range_cell(one_more_run(list(runs.values())))]
         if compares:
             paper = study.rows[row].paper.get(mode)
             more = "" if paper is None or known is None or row == base else f" ({signed(paper - known)})"

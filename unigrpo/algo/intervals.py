@@ -23,9 +23,7 @@ def t_interval(values: Sequence[float], *, level: float = LEVEL) -> tuple[float,
         raise ValueError("an interval needs at least one value, but got none")
     if len(values) == 1:
         return None
-    half = t_quantile((1 + level) / 2, len(values) - 1) * stdev(values) / math.sqrt(len(values))
-    mean = fmean(values)
-    return mean - half, mean + half
+    return _around(values, math.sqrt(1 / len(values)), level)
 
 
 def one_more_run(values: Sequence[float], *, level: float = LEVEL) -> tuple[float, float] | None:
@@ -35,7 +33,12 @@ def one_more_run(values: Sequence[float], *, level: float = LEVEL) -> tuple[floa
     """
     if len(values) < 2:
         return None
-    half = t_quantile((1 + level) / 2, len(values) - 1) * stdev(values) * math.sqrt(1 + 1 / len(values))
+    return _around(values, math.sqrt(1 + 1 / len(values)), level)
+
+
+def _around(values: Sequence[float], deviations: float, level: float) -> tuple[float, float]:
+    """The mean of two runs or more, less and plus t times so many of their standard deviations."""
+    half = t_quantile((1 + level) / 2, len(values) - 1) * stdev(values) * deviations
     mean = fmean(values)
     return mean - half, mean + half
 
