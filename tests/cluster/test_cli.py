@@ -100,7 +100,7 @@ def test_an_unknown_benchmark_is_refused(capsys: pytest.CaptureFixture[str]) -> 
 
 def test_validate_looks_into_every_row_of_a_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["validate", "configs/studies/cfg.yaml"]) == 0
-    assert "4 rows, 10 runs of 80 steps each" in capsys.readouterr().out
+    assert "5 rows, 13 runs of 80 steps each" in capsys.readouterr().out
     assert cli.main(["validate", "configs/studies/cfg.yaml", "rows.guided_training.config=nothing.yaml"]) == 2
     assert "configs/studies/nothing.yaml does not exist" in capsys.readouterr().err
 
