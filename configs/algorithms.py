@@ -1,4 +1,4 @@
-"""What is maximised, one section a method (PAPER.md 1.4), made of the terms that they share.
+"""What is maximised, one section a method of the paper or beyond it, made of the terms that they share.
 
 Every section says what the rest of the house needs to know of it: the experts it `trains`, the `window` of denoising steps that
 rollouts record, and how many `updates` a step makes. Defaults are the paper's (UniGRPO, arXiv:2603.23500, Table 3) where it
@@ -28,7 +28,7 @@ class Window(Section):
     """eta in sigma = eta sqrt(t / (1 - t)) of the window's steps; 0 takes them deterministically."""
     placement: Literal["step", "sample"] = "step"
     """One start for all samples of a step, or one for each painting. One each multiplies the spread of rewards within a group
-    (PAPER.md 2.3)."""
+    (docs/deviations.md)."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -1,6 +1,6 @@
 """What the learner refuses to learn from: anything that was not sampled the way it would replay it.
 
-A silent difference here is a bias on every ratio, larger than the clip (PAPER.md 2.4), so each one ends the step with both
+A silent difference here is a bias on every ratio, larger than the clip, so each one ends the step with both
 values in the message.
 """
 

@@ -1,7 +1,7 @@
 """GRPO on thoughts (paper equation 2).
 
 The old policy is the learner itself before the step's first update, asked over the very micro-batches that the updates will
-see: another engine's rounding, or another packing, would be as large as a clip (PAPER.md 1.6, 7). What the sampler recorded is
+see: another engine's rounding, or another packing, would be as large as a clip. What the sampler recorded is
 compared with it and otherwise not used.
 
 Shapes: S samples, N predicted tokens.

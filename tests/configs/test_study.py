@@ -10,7 +10,7 @@ from configs.schema import TrainConfig
 from configs.study import StudyConfig
 
 FILES = sorted(Path("configs/studies").glob("*.yaml"))
-ASKED = {"table1", "table2", "cfg", "regulariser", "ratio_norm", "window", "context_gradient", "epochs", "group_size", "nested"}
+ASKED = {"table1", "table2", "cfg", "regulariser", "objective", "rollouts", "nested"}
 
 
 def values(**changes: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The window of recorded steps, against the flow contract of DESIGN.md written out."""
+"""The window of recorded steps, against the flow contract (grid, window, sigma of docs/deviations.md) written out."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""FPO: flow-matching losses in the place of log-probabilities (McAllister et al., arXiv:2507.21053; PAPER.md 1.4).
+"""FPO: flow-matching losses in the place of log-probabilities (McAllister et al., arXiv:2507.21053).
 
 The loss of flow matching bounds how likely a policy is to paint a picture, so the difference of the old and the current
 policy's losses of that picture stands for the log-ratio that PPO clips. No denoising step is recorded and none need be

@@ -88,7 +88,7 @@ def test_rows_that_cannot_run_are_refused(tmp_path: Path, row: dict[str, object]
 def test_studies_go_by_name_or_path() -> None:
     assert study_file("table1").resolve() == CONFIGS / "table1.yaml"
     assert study_file("configs/studies/cfg.yaml") == Path("configs/studies/cfg.yaml")
-    with pytest.raises(ConfigError, match=r"there is no study table9; give one of cfg, context_gradient, .*table1, table2"):
+    with pytest.raises(ConfigError, match=r"there is no study table9; give one of cfg, nested, .*table1, table2"):
         study_file("table9")
     with pytest.raises(ConfigError, match="has task train; a study has task study"):
         load_study(Path("configs/quickstart.yaml"))
