@@ -80,7 +80,7 @@ class System:
         with clock("panel"):
             row, groups = self.panel.inspect(self.rollouts, self.sampling(0), self.view.stages)
         start = next(iter(self.panel.rows(run_dir)), row | {"step": step})
-        raised, lines = alarms(row, start, thresholds)
+        raised, lines = alarms(row, start, self.config, thresholds)
         self.metrics.log("panel", step, {"name": self.panel.name, **row, **raised, **clock.seconds})
         told = "  ".join(f"{name} {value:.3g}" for name, value in row.items())
         self.view.say(f"panel of step {step}, compared with step {start['step']}: {told}")

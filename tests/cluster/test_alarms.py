@@ -1,7 +1,10 @@
 """Planted hacks, each of which raises its own alarm and no other."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from operator import attrgetter
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -9,9 +12,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from cluster.alarms import MEASURES, Bounds, alarms, bounds
+from cluster.alarms import MEASURES, Bounds, advice, alarms, bounds
 from cluster.panel import measures
+from configs.load import load
 from configs.panel import Thresholds
+from configs.schema import TrainConfig
 from configs.verifiers import GenevalReward
 from reward_server.verifiers.geneval import GenevalVerifier
 from tests.cluster.fakes import fake_group
@@ -23,6 +28,7 @@ from unigrpo.shapes.world import CELLS, SHAPES, Item, Scene
 from unigrpo.types import Painting, Score, Thought
 
 THRESHOLDS = Thresholds().model_dump()
+UNIGRPO = cast(TrainConfig, load(Path("configs/shapes/unigrpo.yaml")))
 SIBLINGS = 4
 PROMPTS = [prompt for prompt in shapes_prompts("train") if prompt.metadata["tag"] in ("counting", "color_attr")][::20]
 LENIENT, STRICT = (GenevalVerifier(GenevalReward(detector="shapes", score=score)) for score in ("geneval", "strict"))
@@ -124,7 +130,7 @@ def start() -> dict[str, float]:
 
 
 def raised(now: dict[str, float], start: dict[str, float]) -> set[str]:
-    fired, lines = alarms(now, start, THRESHOLDS)
+    fired, lines = alarms(now, start, UNIGRPO, THRESHOLDS)
     assert len(lines) == sum(fired.values())
     return {name.removeprefix("alarm/") for name, is_alarm in fired.items() if is_alarm}
 
@@ -166,9 +172,28 @@ def test_bounds_follow_from_the_start(moves: Any, threshold: float, expected: Bo
 
 def test_a_measure_without_a_threshold_is_no_alarm_and_one_that_was_not_taken_neither() -> None:
     thresholds = THRESHOLDS | {"saturation": None}
-    fired, lines = alarms({"saturation": 1.0, "diversity": 0.1}, {"saturation": 0.0, "diversity": 0.4, "gap": 0.0}, thresholds)
+    now, start = {"saturation": 1.0, "diversity": 0.1}, {"saturation": 0.0, "diversity": 0.4, "gap": 0.0}
+    fired, lines = alarms(now, start, UNIGRPO, thresholds)
     assert fired == {"alarm/diversity": True}
     assert lines == [
-        "diversity 0.1 (distance between pictures of a prompt), from 0.2 allowed, 0.4 at the start: lower the learning rates "
-        "or keep an earlier checkpoint"
+        "diversity 0.1 (distance between pictures of a prompt), from 0.2 allowed, 0.4 at the start: "
+        "raise algorithm.regulariser.weight, lower learner.generation_learning_rate, raise algorithm.text_kl, "
+        "lower learner.text_learning_rate, or keep an earlier checkpoint"
     ]
+
+
+@pytest.mark.parametrize("path", sorted(Path("configs/shapes").glob("*.yaml")), ids=lambda path: path.stem)
+def test_advice_names_keys_that_the_run_has_and_what_it_trains(path: Path) -> None:
+    config = load(path)
+    assert isinstance(config, TrainConfig)
+    told = [advice(measure.culprit, config) for measure in MEASURES.values()]
+    keys = set(re.findall(r"(?:algorithm|learner)\.[a-z_.]+", " ".join(told)))
+    for key in keys:
+        assert attrgetter(key)(config) is not None
+    assert {f"learner.{group}_learning_rate" for group in config.algorithm.trains} == {key for key in keys if "rate" in key}
+
+
+def test_without_a_regulariser_one_is_advised() -> None:
+    config = load(Path("configs/ablations/regulariser_none.yaml"))
+    assert isinstance(config, TrainConfig)
+    assert advice("painter", config).startswith("give algorithm.regulariser.kind velocity_mse, lower learner.")
