@@ -62,7 +62,7 @@ def export_policy(source: Path, to: Path, config: BagelConfig, dtype: torch.dtyp
 
 
 def export_text_expert(source: Path, to: Path, config: BagelConfig, tokenizer: Tokenizer, dtype: torch.dtype) -> None:
-    """Write what thinks in text as a Qwen2 folder: its parameters under Qwen2's names, its config, the tokenizer (BAGEL.md 14).
+    """Write what thinks in text as a Qwen2 folder: its parameters under Qwen2's names, its config, the tokenizer.
 
     generation_config.json stays behind: the penalties in it would change what the policy was trained to say. So does a
     tokenizer that is no byte-pair encoding, such as the shapes world's: transformers and vLLM would take it for Qwen2's and

@@ -91,7 +91,7 @@ class Piece:
         return self.prompts[0].picture is not None
 
     def with_pictures(self, pictures: Sequence[Kept]) -> "Piece":
-        """The piece once its pictures are seen: each stands before the prompt's text (BAGEL.md 10)."""
+        """The piece once its pictures are seen: each stands before the prompt's text."""
         given = zip(self.given, pictures, strict=True)
         return replace(self, given=tuple((*spans[:-1], picture, spans[-1]) for spans, picture in given))
 

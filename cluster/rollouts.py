@@ -149,7 +149,7 @@ class Rollouts:
         )
 
     def _think(self, piece: Piece, *, sampling: Sampling, judge: "Judge") -> None:
-        """By the reasoners, but for prompts with pictures, which vLLM does not read as BAGEL does (BAGEL.md 14)."""
+        """By the reasoners, but for prompts with pictures, which vLLM does not read as BAGEL does."""
         paint = partial(self._paint, piece, sampling, judge)
         if not sampling.thinks:
             paint([()] * len(piece.prompts))

@@ -72,7 +72,7 @@ def explained() -> Iterator[None]:
     try:
         yield
     except RayTaskError as error:
-        if isinstance(error.cause, ValueError | OSError | ImportError | FloatingPointError):
+        if isinstance(error.cause, ValueError | OSError | ImportError | ArithmeticError):
             raise ConfigError(str(error.cause)) from error
         raise
     except FloatingPointError as error:

@@ -60,12 +60,12 @@ def picture_rule(config: SftConfig, model: BagelConfig) -> ResizeRule:
 
 
 def shifted(t_K: Tensor, shift: float) -> Tensor:
-    """t' = s t / (1 + (s - 1) t), [K] (BAGEL.md 8); a shift of 1 changes no bit."""
+    """t' = s t / (1 + (s - 1) t), [K]; a shift of 1 changes no bit."""
     return shift * t_K / (1 + (shift - 1) * t_K)
 
 
 def step_examples(config: SftConfig, step: int, material: Material) -> list[SftExample]:
-    """What a step imitates: its items encoded, conditions dropped, logit-normal flow times and noise drawn (BAGEL.md 8).
+    """What a step imitates: its items encoded, conditions dropped, logit-normal flow times and noise drawn.
 
     Raises ConfigError naming the line of a picture that cannot be decoded.
     """
@@ -113,7 +113,7 @@ def step_items(config: SftConfig, step: int, lines: Sequence[SftLine]) -> list[S
 def given(
     item: SftItem, without: Dropped, rule: ResizeRule, material: Material, generator: torch.Generator
 ) -> tuple[Given | GivenPicture, ...]:
-    """What stands before the thought: system prompt, source picture, prompt (BAGEL.md 10)."""
+    """What stands before the thought: system prompt, source picture, prompt."""
     spans: list[Given | GivenPicture] = []
     if item.system:
         spans.append(Given(token_ids=material.tokenizer.encode(item.system)))

@@ -15,7 +15,7 @@ Unit = Annotated[float, Field(ge=0, le=1)]
 
 
 class Guidance(Section):
-    """BAGEL's guidance in two steps, away from no prompt and away from no picture, and its renormalisation (BAGEL.md 9)."""
+    """BAGEL's guidance in two steps, away from no prompt and away from no picture, and its renormalisation."""
 
     text_scale: Scale = 4.0
     """Weight of the velocity with the prompt against the one without: v_text + scale (v - v_text); 1 is no guidance at all."""

@@ -83,7 +83,7 @@ class LearnerConfig(Section):
     text_micro_batch: PositiveInt = 8
     """Samples in one forward and backward of the text term."""
     flow_micro_batch: PositiveInt = 2
-    """Samples (each with its window) in one forward and backward of the flow term."""
+    """Paintings (each with its window or draws) in one forward and backward of the flow term."""
     activation_checkpointing: bool = False
     """Keep only what enters each layer and compute the rest again for the gradient: slower, in far less memory."""
     bucket_bytes: int = Field(default=256 << 20, ge=1 << 16)

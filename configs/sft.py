@@ -99,10 +99,10 @@ SftData = Annotated[ShapesData | FileData, Field(discriminator="kind")]
 
 
 class ConditionDropout(Section):
-    """Shares of examples that leave out a condition, so that guidance has something to guide away from (BAGEL.md 8)."""
+    """Shares of examples that leave out a condition, so that guidance has something to guide away from."""
 
     text: Probability = 0.1
-    """Prompt and thought; the system prompt stays, as in the branch without text that guidance evaluates (BAGEL.md 9)."""
+    """Prompt and thought; the system prompt stays, as in the branch without text that guidance evaluates."""
     latents: Probability = 0.3
     """The latent block of a source picture; its position stays taken."""
     patches: Probability = 0.3

@@ -1,4 +1,4 @@
-"""BAGEL's own system prompt for thinking before painting, word for word (BAGEL.md 10), the blank before the line break too."""
+"""BAGEL's own system prompt for thinking before painting, word for word, the blank before the line break too."""
 
 THINK_PROMPT = (
     "You should first think about the planning process in the mind and then generate the image. \n"

@@ -161,7 +161,7 @@ def credited(sample: Sample) -> Iterator[tuple[Span, float]]:
 
 
 def sft_row(example: SftExample, config: BagelConfig) -> Row:
-    """An example: bos and every id of the thought predict the next, the last one eos (BAGEL.md 8), then the noised copies."""
+    """An example: bos and every id of the thought predict the next, the last one eos, then the noised copies."""
     splits = splits_of(example.given, config)
     thoughts = {}
     if example.thought is not None:

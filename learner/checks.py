@@ -1,11 +1,11 @@
-"""What the learner refuses to learn from: anything that was not sampled the way it would replay it.
+"""What the learner refuses to learn from: anything that was not sampled the way it would replay it, and ratios of noise.
 
 A silent difference here is a bias on every ratio, larger than the clip, so each one ends the step with both
 values in the message.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from configs.algorithms import FlowTerm
 from configs.schema import TrainConfig
 from learner.window import Window
+from unigrpo.algo.stats import Stats
 from unigrpo.models.bagel.config import BagelConfig
 from unigrpo.types import GivenPicture, Sample, Thought, Trajectory
 
@@ -131,3 +132,19 @@ class Expected:
         if not bool((gap <= TIME_TOLERANCE).all()):
             worst = int(gap.nan_to_num(math.inf).argmax())
             self._same(index, f"{what} at {worst}", given[worst].item(), expected[worst].item())
+
+
+def require_on_policy(stats: Mapping[str, Stats]) -> None:
+    """`stats` are those of a step's first update, by term, over all ranks: the policy is still the old one, every ratio 1.
+
+    Raises ArithmeticError where a clip binds already: what passes with and without gradient differ by is noise then, and would
+    decide what is learned.
+    """
+    for term, each in stats.items():
+        told = each.summary()
+        if "clip_low" in told and (clipped := told["clip_low"] + told["clip_high"]):
+            raise ArithmeticError(
+                f"before the first update of the step {clipped:.2%} of the {term} ratios lie beyond their clip (largest "
+                f"log-ratio {told['log_ratio_max']:.3g}), but old and current policy are the same there: the learner's kernels "
+                "answer otherwise with a gradient than without; choose deterministic ones, or learner.dtype float32"
+            )

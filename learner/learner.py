@@ -84,8 +84,8 @@ class Learner:
     def update(self, step: int, mini_batches: Sequence[Sequence[Any]]) -> dict[str, float]:
         """Learn from this rank's share of a step's mini-batches; metrics, those of all ranks together.
 
-        Raises ValueError for samples the objective refuses, before anything is learned, and FloatingPointError where a loss or
-        gradient is not finite.
+        Raises ValueError for samples the objective refuses, before anything is learned, FloatingPointError where a loss or
+        gradient is not finite, and ArithmeticError where ratios are off before the first update.
         """
         return self._objective(step, mini_batches, self._take)
 

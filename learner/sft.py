@@ -1,6 +1,6 @@
 """Supervised fine-tuning on (prompt, thought, picture): cross-entropy of the thought and flow matching of the picture.
 
-Both losses of an example share one packed row, and all its noise draws one context (BAGEL.md 8). Where learner.trains leaves an
+Both losses of an example share one packed row, and all its noise draws one context. Where learner.trains leaves an
 expert out, its loss has nothing to sum: no thought is predicted, or no noised picture packed.
 
 Shapes: N noised latent tokens, C channels.

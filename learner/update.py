@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from configs.schema import TrainConfig
-from learner.checks import Expected
+from learner.checks import Expected, require_on_policy
 from learner.gradients import group_norms
 from learner.ledger import Ledger
 from learner.objectives import OBJECTIVES
@@ -43,7 +43,8 @@ class Update:
         """Learn from the samples of a step, this rank's share of each mini-batch.
 
         Returns metrics over all ranks and updates. Raises ValueError for samples that were not sampled as the learner would
-        replay them, before anything is learned, and FloatingPointError where the gradient is not finite.
+        replay them, before anything is learned, FloatingPointError where the gradient is not finite, and ArithmeticError
+        where policies that are the same differ by more than a clip; what was learned of the step is then not to be kept.
         """
         Expected.of(self._config, self._model.config, step).check([sample for samples in mini_batches for sample in samples])
         works: list[Work] = [{term: term.prepare(step, samples) for term in self._terms} for samples in mini_batches]
@@ -59,7 +60,9 @@ class Update:
                 ledger = Ledger()
                 updates.append(take(_losses(work, ledger)))
                 if len(updates) == 1:
-                    metrics |= {f"on_policy/{name}": value for name, value in ledger.reduced(self._engine).deviations().items()}
+                    first = ledger.reduced(self._engine)
+                    require_on_policy(first.stats)
+                    metrics |= {f"on_policy/{name}": value for name, value in first.deviations().items()}
                 whole.merge(ledger)
         total = whole.reduced(self._engine)
         metrics |= {f"loss/{name}": loss / len(updates) for name, loss in total.losses.items()}

@@ -1,4 +1,4 @@
-"""Reading what comes before a picture (BAGEL.md 10).
+"""Reading what comes before a picture.
 
 What several samples share is read once. Texts that were given are the same where their tokens are; a picture and a thought are
 the same as themselves only, not as a copy.

@@ -93,7 +93,7 @@ class Denoiser:
         self, given_P: Sequence[Spans], seeds_PG: Sequence[Sequence[int]], temperature: float, version: int
     ) -> list[list[Thought]]:
         """`Reasoner.think` where pictures are given, which vLLM does not read as BAGEL does: it stretches them to one size and
-        counts positions otherwise (BAGEL.md 14). Log-probabilities are those of temperature 1.
+        counts positions otherwise. Log-probabilities are those of temperature 1.
 
         Raises NotServing when another version is served, or none.
         """

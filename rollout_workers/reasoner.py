@@ -1,4 +1,4 @@
-"""The worker that thinks: vLLM in this process, serving the text expert as Qwen2 with qk-norm (BAGEL.md 14).
+"""The worker that thinks: vLLM in this process, serving the text expert as Qwen2 with qk-norm.
 
 The engine starts with no weights and serves nothing until `load` has filled it; a restarted worker is a fresh one. Sampling and
 loading alternate in one thread, so no thought mixes two versions. One engine is one device: tensor parallelism is left out.

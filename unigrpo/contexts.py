@@ -1,4 +1,4 @@
-"""The shorter contexts that guidance compares a painting's own with (BAGEL.md 9 and 10), for painter and learner alike."""
+"""The shorter contexts that guidance compares a painting's own with, for painter and learner alike."""
 
 from collections.abc import Sequence
 

@@ -40,7 +40,7 @@ class GivenPicture:
     """A picture the policy conditions on but did not paint. Example: 1024 x 768 px -> latent_LC [3072, 64], seen [728, 980, 3].
 
     The policy sees it twice, as latents and as patches, each a block of its own. None is a block that condition dropout left
-    out of fine-tuning: its position stays taken (BAGEL.md 8).
+    out of fine-tuning: its position stays taken.
     """
 
     latent_LC: Tensor | None

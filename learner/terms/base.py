@@ -53,8 +53,7 @@ class Term(ABC, Generic[MicroBatch]):
     def held_context(self) -> AbstractContextManager[None]:
         """Within it, what paints reaches nothing but the generation expert, where algorithm.context_gradient is stop.
 
-        Detaching the context alone is not enough: the two markers of a picture are the text expert's as well (BAGEL.md 8,
-        freeze_und).
+        Detaching the context alone is not enough: the two markers of a picture are the text expert's as well.
         """
         algorithm = self.config.algorithm
         if isinstance(algorithm, UniGrpo | UniFpo) and algorithm.context_gradient == "stop":

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,22 @@ def test_before_the_first_update_every_ratio_is_exactly_one(model: Path, tmp_pat
     assert metrics["mismatch/flow"] < 1e-6
     assert metrics["loss/text"] == pytest.approx(-sum(ADVANTAGES) / len(ADVANTAGES))
     assert metrics["loss/flow"] == pytest.approx(-sum(ADVANTAGES) / len(ADVANTAGES))
+
+
+@pytest.mark.parametrize(("term", "asked"), [("text", "token_logp"), ("flow", "velocity")])
+def test_ratios_that_are_noise_before_the_first_update_are_refused(
+    term: str, asked: str, model: Path, tmp_path: Path, rank: Rank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner = make_learner(config := make_config(model, tmp_path), rank)
+    exact = getattr(module := import_module(f"learner.terms.{term}"), asked)
+
+    def otherwise_without_gradient(*given: Any) -> Tensor:
+        answer: Tensor = exact(*given)
+        return answer if torch.is_grad_enabled() else answer * 1.5
+
+    monkeypatch.setattr(module, asked, otherwise_without_gradient)
+    with pytest.raises(ArithmeticError, match=rf"first update of the step \d+.\d+% of the {term} ratios lie beyond their clip"):
+        learner.update(0, [sample_step(config, 0, ADVANTAGES)])
 
 
 def test_the_velocity_penalty_vanishes_at_the_reference_and_grows(model: Path, tmp_path: Path, rank: Rank) -> None:

@@ -23,7 +23,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_the_think_prompt_is_the_references(folder: Path) -> None:
-    """BAGEL.md 10: 209 characters, the blank before the newline among them."""
+    """209 characters, the blank before the newline among them."""
     digest = hashlib.sha256(SYSTEM_PROMPT.encode()).hexdigest()
     assert (len(SYSTEM_PROMPT), digest[:8], digest[-6:]) == (209, "837914a3", "67d390")
     tokenizer = load_tokenizer(folder)

@@ -6,7 +6,7 @@ the dtype of x, so a step is the same number whether its times came as floats or
 throughout, since the paper's clip of 1e-6 is only eight spacings of float32 wide.
 
 Left out on purpose: classifier-free guidance, which makes another v (algo/guidance.py), and GRPO-Guard's division of the loss
-by h, which UniGRPO does not adopt (PAPER 1.6).
+by h, which UniGRPO does not adopt.
 
 Shapes: N grid points, W window steps, L latent tokens, C channels, D = L*C elements. x, v and means are [..., L, C]; t, t_next
 and std are numbers or tensors that broadcast against them, such as [W, 1, 1] against [S, W, L, C].
@@ -37,7 +37,7 @@ class Transition:
 
 
 def time_grid(num_points: int, shift: float) -> Tensor:
-    """[N] float64 times from 1 to 0: t' = shift t / (1 + (shift - 1) t) of N evenly spaced t (BAGEL).
+    """[N] float64 times from 1 to 0: t' = shift t / (1 + (shift - 1) t) of N evenly spaced t.
 
     Written as t / (t + (1 - t)/shift), which gives exactly 1 at t = 1 for every shift: `noise_scale` asks for it.
     """
@@ -52,7 +52,7 @@ def shifted_time(even: Tensor, shift: float) -> Tensor:
 def noise_scale(t: Time, t_next: Time, *, noise_level: float) -> Tensor:
     """sigma = eta sqrt(t / (1 - t)), float64, shaped like t; with eta = 0 a stochastic step is the deterministic one.
 
-    At t = 1 that diverges: there, and only there, 1 - t is replaced by 1 - t_next (PAPER 1.3, DESIGN 5), in sampler and learner
+    At t = 1 that diverges: there, and only there, 1 - t is replaced by 1 - t_next, in sampler and learner
     alike because both call this.
 
     Raises:
@@ -111,7 +111,7 @@ def log_ratio(mean: Tensor, old_mean: Tensor, x_next: Tensor, std: Time) -> Tens
 def normalised_log_ratio(mean: Tensor, old_mean: Tensor, x_next: Tensor, std: Time) -> Tensor:
     """RatioNorm in closed form, <mean - old_mean, xi> / D with xi = (x_next - old_mean) / std: [...] float64.
 
-    This is paper equation 5 with both of its terms averaged over the D elements (PAPER 1.6, 3): on average zero under the old
+    This is paper equation 5 with both of its terms averaged over the D elements: on average zero under the old
     policy, with standard deviation rms(mean - old_mean) / sqrt(D), whatever the step's std.
     """
     std = torch.as_tensor(std, dtype=torch.float64, device=mean.device)
@@ -123,7 +123,7 @@ def latent_kl_weight(t: Time, t_next: Time, *, noise_level: float) -> Tensor:
     """What turns the velocity MSE of a step into flow_grpo's latent KL, mean(d^2) / (2 sigma^2): float64, shaped like t.
 
     d is the difference of the two transition means, which is linear in that of the velocities. sigma is without the sqrt(h) of
-    the Gaussian's own std: flow_grpo drops it on purpose, or late steps would hardly count (PAPER 2.1).
+    the Gaussian's own std: flow_grpo drops it on purpose, or late steps would hardly count.
 
     Raises:
         ValueError: as `noise_scale`.
@@ -149,7 +149,7 @@ def window_start(seed: int, step: int, window_range: tuple[int, int], size: int)
 
 
 def rescale_to_elements(value_at_reference: float, num_elements: int) -> float:
-    """A flow clip or regulariser weight stated at D_REF elements, for num_elements: times sqrt(D_REF / D) (PAPER 1.6, 4).
+    """A flow clip or regulariser weight stated at D_REF elements, for num_elements: times sqrt(D_REF / D).
 
     Example: the clip 1e-6 at 1024 px is 2e-6 at 512 px (65,536 elements).
     """

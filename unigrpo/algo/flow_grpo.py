@@ -100,6 +100,6 @@ def velocity_mse(velocity: Tensor, reference_velocity: Tensor) -> Tensor:
     """mean over D of |v - v_ref|^2: [..., L, C] -> [...] float64 (equation 8); no gradient reaches the reference.
 
     The mean, and no division by the step's length, is the reading under which the paper's weight of 1.5e-5 balances the policy
-    gradient (PAPER 1.6, 6).
+    gradient.
     """
     return (velocity.double() - reference_velocity.detach().double()).square().mean((-2, -1))

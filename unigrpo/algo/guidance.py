@@ -1,7 +1,7 @@
 """Classifier-free guidance as BAGEL does it: away from the velocity without the prompt, then from the one without pictures.
 
 The norms of the renormalisation are each picture's own. The reference takes its `global` norm over all pictures that it packs
-together, so that a picture changes with its neighbours there; for one picture the two agree (BAGEL.md 9).
+together, so that a picture changes with its neighbours there; for one picture the two agree.
 
 Shapes: S samples, L latent tokens of a picture, C channels of a latent token.
 """
@@ -34,7 +34,7 @@ def guided_velocity(
     renorm: Renorm,
     renorm_min: float,
 ) -> Tensor:
-    """u = v_text + a (v_cond - v_text), then v_img + b (u - v_img) where b > 1, shrunk to the norm of v_cond (BAGEL.md 9).
+    """u = v_text + a (v_cond - v_text), then v_img + b (u - v_img) where b > 1, shrunk to the norm of v_cond.
 
     Args:
         v_cond_SLC: with the whole context.

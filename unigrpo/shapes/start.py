@@ -59,8 +59,8 @@ def make_start(
 def new_model(config: BagelConfig, seed: int) -> Bagel:
     """A transformer with torch's own initial weights, but for three choices.
 
-    The generation expert starts as a copy of the text expert, the velocity head at zero (both BAGEL.md 8), and token embeddings
-    at the scale of the position table, or one would drown the other (SHAPES.md).
+    The generation expert starts as a copy of the text expert, the velocity head at zero, as BAGEL did, and token embeddings
+    at the scale of the position table, or one would drown the other.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "weights"))

@@ -1,4 +1,4 @@
-"""Flow steps and their densities against torch.distributions, hand-made numbers and the figures of PAPER 1.6 and 2.10."""
+"""Flow steps and their densities against torch.distributions, hand-made numbers and figures at the paper's size."""
 
 import math
 from collections import Counter
@@ -247,7 +247,7 @@ def test_ratio_norm_spreads_as_the_shift_over_the_root_of_the_elements() -> None
 
 
 def test_paper_clip_of_1e_6_is_two_standard_deviations_where_the_paper_says_it_binds() -> None:
-    # PAPER 1.6, 4: rms(dmu) = 5e-4 at D = 262,144 makes std(log r~) = 5e-4 / 512, about the clip; half that at 512 px likewise.
+    # rms(dmu) = 5e-4 at D = 262,144 makes std(log r~) = 5e-4 / 512, about the clip; half that at 512 px likewise.
     assert 5e-4 / math.sqrt(D_REF) == pytest.approx(1e-6, rel=0.03)
     assert 2.6e-4 / math.sqrt(D_REF / 4) == pytest.approx(1e-6, rel=0.03)
 

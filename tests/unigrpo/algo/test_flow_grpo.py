@@ -101,7 +101,7 @@ def test_before_the_first_update_the_gradient_is_advantage_times_noise() -> None
 
 
 def test_through_the_step_the_velocity_gradient_carries_the_papers_coefficient() -> None:
-    # d mean / d v = -1.32 h after t = 1, -h at t = 1 (PAPER 1.6, 1 and 2).
+    # d mean / d v = -1.32 h after t = 1, -h at t = 1.
     grid_N = time_grid(25, 3.0)
     t_W11, t_next_W11 = grid_N[:W, None, None], grid_N[1 : W + 1, None, None]
     x_SWLC, velocity_SWLC = random(S, W, L, C, seed=20), random(S, W, L, C, seed=21).requires_grad_()

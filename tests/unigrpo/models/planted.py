@@ -1,4 +1,4 @@
-"""The bugs of BAGEL.md 15, each ready to be planted into the one model that there is.
+"""Bugs that a port of BAGEL may have, each ready to be planted into the one model that there is.
 
 A plant changes a function, a module or weights, and pytest's monkeypatch puts them back. What a module owns is changed through
 `setitem`, since an nn.Module keeps it in dicts of its own. Functions that the parity suite calls itself are changed in it.

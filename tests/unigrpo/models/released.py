@@ -79,7 +79,7 @@ RELEASED = BagelConfig(
         max_patches_per_side=70,
     ),
 )
-"""BAGEL.md 1."""
+"""BAGEL-7B-MoT, by its released config files."""
 SEEING = replace(
     CONFIG,
     vision=VisionConfig(

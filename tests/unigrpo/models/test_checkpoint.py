@@ -179,7 +179,7 @@ def test_the_released_layout_goes_round(tmp_path: Path, tokenizer_path: Path) ->
 
 
 def test_released_names_and_shapes(released_folder: Path) -> None:
-    """The whole model at full size (BAGEL.md 1), on the meta device."""
+    """The whole model at full size, on the meta device."""
     with torch.device("meta"):
         modules = {"released_keys.json": Bagel(RELEASED), "released_ae_keys.json": AutoEncoder(RELEASED.vae)}
     for name, module in modules.items():

@@ -41,7 +41,7 @@ def test_a_row_by_hand() -> None:
 
 
 def dense_mask(samples: Sequence[Sequence[Split]]) -> Tensor:
-    """[T, T] of all tokens in the order of their samples, from the words of BAGEL.md 4."""
+    """[T, T] of all tokens in the order of their samples, by its rules in words."""
     owner = [
         (at, index) for at, sample in enumerate(samples) for index, split in enumerate(sample) for _ in range(split.num_tokens)
     ]

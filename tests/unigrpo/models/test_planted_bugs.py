@@ -1,4 +1,4 @@
-"""The parity suite catches what it is there to catch: every bug of BAGEL.md 15 is planted, and its groups, no others, fail.
+"""The parity suite catches what it is there to catch: every bug of planted.py is planted, and its groups, no others, fail.
 
 Errors are measured in float64, as max|difference| / max|golden|.
 """

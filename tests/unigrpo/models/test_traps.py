@@ -1,4 +1,4 @@
-"""The traps of BAGEL.md 13: which test holds which, and the tests of those that nothing else holds by name.
+"""The traps of BAGEL's details: which test holds which, and the tests of those that nothing else holds by name.
 
 Shapes: S samples, L latent tokens, C channels, V patches, E width of the vision tower, H hidden size, F time features.
 """

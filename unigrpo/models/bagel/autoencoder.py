@@ -13,7 +13,7 @@ from unigrpo.models.bagel.config import NORM_GROUPS, AutoEncoderConfig
 
 
 def to_tokens(latent_SZhw: Tensor, patch: int) -> Tensor:
-    """Latents to tokens [S, L, C], rows first; the channels of a token run (dy, dx, z) with z fastest (BAGEL.md 5)."""
+    """Latents to tokens [S, L, C], rows first; the channels of a token run (dy, dx, z) with z fastest."""
     num_samples, channels, height, width = latent_SZhw.shape
     blocks = latent_SZhw.reshape(num_samples, channels, height // patch, patch, width // patch, patch)
     return blocks.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
@@ -27,7 +27,7 @@ def from_tokens(tokens_SLC: Tensor, grid_hw: tuple[int, int], patch: int) -> Ten
 
 
 def to_uint8(image_S3HW: Tensor) -> Tensor:
-    """Decoded pictures around [-1, 1] to bytes [S, H, W, 3]: clamped to the range, truncated (BAGEL.md 7)."""
+    """Decoded pictures around [-1, 1] to bytes [S, H, W, 3]: clamped to the range, truncated."""
     return ((image_S3HW * 0.5 + 0.5).clamp(0, 1) * 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 

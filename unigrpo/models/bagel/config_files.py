@@ -29,7 +29,7 @@ FIXED_LLM = {
 FIXED_VIT = {"hidden_act": GELU, "rope": False, "attention_dropout": 0.0}
 FIXED_ROOT = {"connector_act": GELU, "interpolate_pos": False}
 VIT_LAYERS_UNUSED = 1
-"""The tower's last layer: vit_config.json counts it, the weights do not hold it (BAGEL.md 1)."""
+"""The tower's last layer: vit_config.json counts it, the weights do not hold it."""
 MAX_LEVELS = 16
 """Of the autoencoder; each but one halves the picture."""
 

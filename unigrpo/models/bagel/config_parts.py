@@ -54,7 +54,7 @@ class VisionConfig:
     hidden_size: int
     intermediate_size: int
     num_layers: int
-    """Layers that exist: one less than vit_config.json says (BAGEL.md 1)."""
+    """Layers that exist: one less than vit_config.json says."""
     num_heads: int
     patch_size: int
     """Pixels a side of one patch."""

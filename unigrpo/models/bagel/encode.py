@@ -16,7 +16,7 @@ from unigrpo.types import GivenPicture
 def latent_tokens(
     image_HW3: Tensor, autoencoder: AutoEncoder, config: BagelConfig, generator: torch.Generator
 ) -> tuple[Tensor, tuple[int, int]]:
-    """[L, C] float32 latent tokens of a picture (uint8), drawn from the autoencoder's posterior (BAGEL.md 7), and their grid.
+    """[L, C] float32 latent tokens of a picture (uint8), drawn from the autoencoder's posterior, and their grid.
 
     Raises ValueError for a size that the model does not paint.
     """

@@ -69,7 +69,7 @@ class PositionTable(nn.Module):
 
 
 def position_table(side: int, hidden_size: int) -> Tensor:
-    """The [side^2, H] sine-cosine table, w_k = 10000^(-k / (H / 4)), float32 worked out in float64 (BAGEL.md 2)."""
+    """The [side^2, H] sine-cosine table, w_k = 10000^(-k / (H / 4)), float32 worked out in float64."""
     quarter = hidden_size // 4
     w_Q = 10000.0 ** -(torch.arange(quarter, dtype=torch.float64) / quarter)
     angle_PQ = torch.arange(side, dtype=torch.float64)[:, None] * w_Q
@@ -159,13 +159,13 @@ class Bagel(nn.Module):
         return und_1TH[0, : len(packed.ids_U)], None if gen_1LH is None else gen_1LH[0]
 
     def _seen(self, packed: Packed) -> Tensor:
-        """[V, H] patches as the understanding expert reads them (BAGEL.md 6)."""
+        """[V, H] patches as the understanding expert reads them."""
         features_VH = self.vit_model(packed.patches_VC.to(self.dtype), packed.patch_row_V, packed.attend_patches)
         embedded_VH: Tensor = self.connector(features_VH) + self.vit_pos_embed(packed.patch_row_V)
         return embedded_VH
 
     def _latents(self, packed: Packed) -> Tensor:
-        """[L, H] latent tokens as the generation expert reads them (BAGEL.md 5)."""
+        """[L, H] latent tokens as the generation expert reads them."""
         time_BH = self.time_embedder(packed.t_B, self.dtype)
         placed_LH = self.vae2llm(packed.latents_LC.to(self.dtype)) + self.latent_pos_embed(packed.latent_row_L)
         embedded_LH: Tensor = placed_LH + time_BH[packed.level_L]
@@ -218,7 +218,7 @@ class Bagel(nn.Module):
         return logits_NV.gather(-1, target_N[:, None]).squeeze(-1) - logits_NV.logsumexp(-1)
 
     def velocity(self, x_SLC: Tensor, t_S: Tensor, context: Context, grid_hw: tuple[int, int]) -> Tensor:
-        """dx/dt of noised latents at flow time t in [0, 1] given the context, [S, L, C] as x (BAGEL.md 3 to 5).
+        """dx/dt of noised latents at flow time t in [0, 1] given the context, [S, L, C] as x.
 
         The block, markers included, sits at the context's RoPE position, sees the context and all of itself.
         """
@@ -260,6 +260,6 @@ def is_generation_name(name: str) -> bool:
 
 
 def text_expert_name(name: str) -> str | None:
-    """The name vLLM's Qwen2 knows a released parameter by; None for what a served text expert does not have (BAGEL.md 14)."""
+    """The name vLLM's Qwen2 knows a released parameter by; None for what a served text expert does not have."""
     prefix = "language_model."
     return name.removeprefix(prefix) if name.startswith(prefix) and not is_generation_name(name) else None

@@ -1,6 +1,6 @@
 """Samples packed into one row for training: no padding, and pictures, texts and noised latents in any order.
 
-A sample is a row of *splits* (BAGEL.md 4). Text is causal. A given picture is bidirectional inside. A noised one is too, and
+A sample is a row of *splits*. Text is causal. A given picture is bidirectional inside. A noised one is too, and
 nothing else sees it, so that one context serves any number of noised copies. Every picture stands between two markers and takes
 one RoPE position, a noised one none. The packed row holds the ids of all samples first (markers among them), then all patches,
 then all latents; `places` says where each split went.

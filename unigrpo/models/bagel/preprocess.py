@@ -1,7 +1,7 @@
 """A picture on its way into BAGEL: read, brought to a size the model has positions for, normalised, cut into patches.
 
 The model sees a picture twice: as latents, at the size of `latent_rule`, and as patches, at the size that `vision_rule` gives
-for the picture already resized by the first (BAGEL.md 6).
+for the picture already resized by the first.
 
 Shapes: HW3 and 3HW a picture, V patches of a picture, C numbers of a patch.
 """

@@ -1,4 +1,4 @@
-"""Mixture-of-Transformers: two experts with parameters of their own, one attention over the tokens of both (BAGEL.md 3).
+"""Mixture-of-Transformers: two experts with parameters of their own, one attention over the tokens of both.
 
 Text, patches of pictures and the two markers around every picture go through the understanding expert (*und*), latent tokens
 through the generation expert (*gen*), whose parameters carry the suffix `_moe_gen`. The two streams are kept as two tensors, so

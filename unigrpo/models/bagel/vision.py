@@ -1,8 +1,8 @@
 """BAGEL's eyes: a SigLIP tower over the patches of any number of pictures, and the connector into the language model.
 
-Pre-norm transformer blocks with full attention inside a picture; no class token, no pooling head, no rotary positions
-(BAGEL.md 6). Pictures lie end to end in one row, and the caller's `attend` keeps them apart: block_attention over one
-non-causal Block a picture. Names of submodules are those of the released checkpoint below `vit_model.` and `connector.`.
+Pre-norm transformer blocks with full attention inside a picture; no class token, no pooling head, no rotary positions.
+Pictures lie end to end in one row, and the caller's `attend` keeps them apart: block_attention over one non-causal Block a
+picture. Names of submodules are those of the released checkpoint below `vit_model.` and `connector.`.
 
 Shapes: V patches of all pictures, C numbers of a patch, E width of the tower, N heads, D head dim, H hidden size of the
 language model.
