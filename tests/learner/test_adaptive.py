@@ -36,6 +36,19 @@ def test_the_weight_follows_the_drift_of_each_step(model: Path, tmp_path: Path, 
     assert rows[2]["flow/regulariser_weight"] > rows[1]["flow/regulariser_weight"] == rows[0]["flow/regulariser_weight"]
 
 
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_the_weight_that_is_told_is_the_one_of_the_loss(adaptive: bool, model: Path, tmp_path: Path, rank: Rank) -> None:
+    config = config_of(model, tmp_path) if adaptive else make_config(model, tmp_path, "flow_grpo")
+    learner = make_learner(config, rank)
+    rows = [learned(learner, config, step) for step in range(4)]
+    for row in rows[1:]:
+        penalty = row["flow/regulariser_weight"] * row["flow/velocity_shift_rms"] ** 2
+        assert penalty > 1e-7
+        assert row["loss/regulariser"] == pytest.approx(penalty, rel=1e-9)
+        assert row["loss"] - row["loss/flow"] == pytest.approx(penalty, rel=1e-6)
+    assert adaptive == (rows[3]["flow/regulariser_weight"] > 1.2 * rows[0]["flow/regulariser_weight"])
+
+
 def test_a_resumed_run_goes_on_with_its_weight(model: Path, tmp_path: Path, rank: Rank) -> None:
     config = config_of(model, tmp_path)
     learner = make_learner(config, rank)

@@ -15,9 +15,8 @@ from learner.learner import Learner
 from learner.optimizer import Rank
 from tests.learner import two_ranks
 from tests.learner.tiny import make_config, make_learner, num_made, sample_step, save_tiny_model
-from tests.learner.transcribed import assert_same_gradient, context_of, first_gradient, own_gradient
+from tests.learner.transcribed import assert_same_gradient, context_of, first_gradient, own_gradient, policy_of
 from unigrpo.algo.fpo import draws_for
-from unigrpo.buckets import unpack
 from unigrpo.models.bagel.checkpoint import load_model
 from unigrpo.models.bagel.model import Bagel
 from unigrpo.types import Sample, Span, Thought, Trajectory
@@ -121,12 +120,22 @@ def test_ratios_start_at_one_and_then_are_those_of_the_losses(model: Path, tmp_p
     once = make_learner(make_config(model, tmp_path, "fpo"), rank)
     first = once.update(0, [samples])
     assert twice["on_policy/fpo"] == first["fpo/log_ratio_max"] == first["fpo/clip_fraction"] == 0.0
-    moved = load_model(model).model
-    moved.load_state_dict({name: value for bucket in once.publish(1) for name, value in unpack(bucket)}, strict=False)
-    loss, ratios = written_out(moved, load_model(model).model, config, samples)
+    loss, ratios = written_out(policy_of(once, model), load_model(model).model, config, samples)
     assert twice["fpo/log_ratio_max"] == pytest.approx(max(map(abs, ratios)), rel=1e-4)
     assert twice["fpo/log_ratio_mean"] == pytest.approx(sum(ratios) / len(ratios) / 2, rel=1e-3)
     assert twice["loss/fpo"] == pytest.approx((first["loss/fpo"] + float(loss.detach())) / 2, rel=1e-5)
+    assert max(map(abs, ratios)) > 1e-3
+
+
+def test_a_second_mini_batch_is_held_against_the_weights_before_the_first(model: Path, tmp_path: Path, rank: Rank) -> None:
+    samples = sample_step(make_config(model, tmp_path, "fpo"), 0, ADVANTAGES)
+    once = make_learner(make_config(model, tmp_path, "fpo"), rank)
+    first = once.update(0, [samples[:4]])
+    config = make_config(model, tmp_path, "fpo", algorithm__mini_batches=2)
+    both = make_learner(config, rank).update(0, [samples[:4], samples[4:]])
+    loss, ratios = written_out(policy_of(once, model), load_model(model).model, config, samples[4:])
+    assert both["fpo/log_ratio_max"] == pytest.approx(max(map(abs, ratios)), rel=1e-4)
+    assert both["loss/fpo"] == pytest.approx((first["loss/fpo"] + float(loss.detach())) / 2, rel=1e-5)
     assert max(map(abs, ratios)) > 1e-3
 
 

@@ -1,13 +1,16 @@
 """What transcriptions of objectives share: one sample at a time, through the model's own prefill, without packing."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.testing import assert_close
 
 from learner.learner import Learner
+from unigrpo.buckets import unpack
 from unigrpo.layout import close_thought, segments_to_ids
+from unigrpo.models.bagel.checkpoint import load_model
 from unigrpo.models.bagel.model import Bagel, Context
 from unigrpo.types import Given, Span, Thought
 
@@ -22,6 +25,13 @@ def context_of(policy: Bagel, spans: Sequence[Span]) -> Context:
     ]
     ids = torch.tensor([segments_to_ids(segments, policy.config)])
     return policy.prefill(ids, torch.tensor([ids.shape[1]]))[1]
+
+
+def policy_of(learner: Learner, model: Path) -> Bagel:
+    """A copy of the policy as it is now; `model` is the checkpoint folder it started from."""
+    policy = load_model(model).model
+    policy.load_state_dict({name: value for bucket in learner.publish(1) for name, value in unpack(bucket)}, strict=False)
+    return policy
 
 
 def first_gradient(learner: Learner) -> dict[str, Tensor]:

@@ -1,12 +1,13 @@
-"""UniGRPO's on-policy surrogates written out one sample, painting and step at a time, unpadded and with a prefilled context.
+"""UniGRPO's surrogates written out one sample, painting and step at a time, unpadded and with a prefilled context.
 
-Shapes: L latent tokens, C channels.
+Shapes: N tokens of a thought, W window steps, L latent tokens, C channels.
 """
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.distributions import Normal
 
 from configs.algorithms import FlowTerm, TextTerm
 from configs.guidance import Guidance
@@ -38,42 +39,94 @@ def written_out_loss(model: Bagel, config: TrainConfig, samples: Sequence[Sample
     return total
 
 
+def log_ratios(
+    model: Bagel, old: Bagel, config: TrainConfig, samples: Sequence[Sample]
+) -> dict[str, list[tuple[float, Tensor]]]:
+    """To the weights that sampled (`old`): the advantage and [N] of every thought (text), and [W] of every painting (flow)."""
+    made: dict[str, list[tuple[float, Tensor]]] = {"text": [], "flow": []}
+    for sample in samples:
+        advantages = iter(sample.advantages)
+        context = [span for span in sample.spans if isinstance(span, Given | Thought)]
+        for span in sample.spans:
+            if isinstance(span, Thought):
+                made["text"].append((next(advantages), logp(model, context) - logp(old, context).detach()))
+            elif isinstance(span, Trajectory):
+                made["flow"].append((next(advantages), log_ratios_of_steps(model, old, config, context, span)))
+    return made
+
+
+def clipped_loss(ratios: Sequence[tuple[float, Tensor]], low: float, high: float) -> Tensor:
+    """-mean over thoughts or paintings of mean over tokens or steps of min(r A, clip(r, 1 - low, 1 + high) A)."""
+    terms = [
+        torch.minimum(log_ratio.exp() * advantage, log_ratio.exp().clamp(1 - low, 1 + high) * advantage).mean()
+        for advantage, log_ratio in ratios
+    ]
+    return -torch.stack(terms).mean()
+
+
 def mean_logp(model: Bagel, context: Sequence[Given | Thought]) -> Tensor:
     """Of the tokens of the thought that ends the context."""
+    return logp(model, context).mean()
+
+
+def logp(model: Bagel, context: Sequence[Given | Thought]) -> Tensor:
+    """[N] of the tokens of the thought that ends the context, float64."""
     *given, thought = context
     assert isinstance(thought, Thought)
     hidden, _ = read(model, context)
     first = len(ids_of(model, given))
-    logp = model.logits(hidden[0, first : first + len(thought.token_ids)]).log_softmax(-1)
-    return logp.gather(-1, torch.tensor(thought.token_ids)[:, None]).mean().double()
+    logp_NV = model.logits(hidden[0, first : first + len(thought.token_ids)]).log_softmax(-1)
+    return logp_NV.gather(-1, torch.tensor(thought.token_ids)[:, None])[:, 0].double()
 
 
 def mean_of_projections(
     model: Bagel, config: TrainConfig, context: Sequence[Given | Thought], painting: Trajectory, old: Bagel
 ) -> Tensor:
     """mean_w <mean_w, xi_w> / D with the noise xi_w that the sampler drew: its gradient is that of RatioNorm's log-ratio."""
+    total = []
+    steps, before = transitions(model, config, context, painting), transitions(old, config, context, painting)
+    for step, old_step, x_next_LC in zip(steps, before, painting.x_next_WLC, strict=True):
+        xi_LC = (x_next_LC - old_step.mean.detach()) / old_step.stddev
+        total.append((step.mean * xi_LC).mean())
+    return torch.stack(total).mean()
+
+
+def log_ratios_of_steps(
+    model: Bagel, old: Bagel, config: TrainConfig, context: Sequence[Given | Thought], painting: Trajectory
+) -> Tensor:
+    """[W] means over D of the log-densities' difference; with RatioNorm of std (that + |shift|^2 / (2 std^2)), equation 5."""
+    assert isinstance(config.algorithm, FlowTerm)
+    ratios = []
+    steps, before = transitions(model, config, context, painting), transitions(old, config, context, painting)
+    for step, old_step, x_next_LC in zip(steps, before, painting.x_next_WLC, strict=True):
+        old_mean_LC, std_LC = old_step.mean.detach(), old_step.stddev
+        ratio_LC = step.log_prob(x_next_LC) - Normal(old_mean_LC, std_LC).log_prob(x_next_LC)
+        if config.algorithm.ratio_norm:
+            ratio_LC = std_LC * (ratio_LC + (step.mean - old_mean_LC) ** 2 / (2 * std_LC**2))
+        ratios.append(ratio_LC.mean())
+    return torch.stack(ratios)
+
+
+def transitions(model: Bagel, config: TrainConfig, context: Sequence[Given | Thought], painting: Trajectory) -> list[Normal]:
+    """Of every window step: [L, C] float64 densities of what the sampler draws next (equation 3)."""
     assert isinstance(config.algorithm, FlowTerm)
     times = time_grid(config.sampler.num_points, config.sampler.shift).tolist()
     eta, guidance = config.algorithm.window.noise_level, config.algorithm.guidance
-    total = []
-    for w, (x_LC, x_next_LC) in enumerate(zip(painting.x_WLC, painting.x_next_WLC, strict=True)):
+    densities = []
+    for w, x_LC in enumerate(painting.x_WLC):
         t, t_next = times[painting.start + w], times[painting.start + w + 1]
         sigma = eta * (t / (1 - (t_next if t == 1 else t))) ** 0.5
         h = t - t_next
-
-        def mean_of(policy: Bagel, x_LC: Tensor = x_LC, t: float = t, h: float = h, sigma: float = sigma) -> Tensor:
-            v_LC = guided_velocity(policy, context, x_LC, t, guidance).double()
-            return x_LC - h * (v_LC + sigma**2 / (2 * t) * (x_LC + (1 - t) * v_LC))
-
-        xi_LC = (x_next_LC - mean_of(old).detach()) / (sigma * h**0.5)
-        total.append((mean_of(model) * xi_LC).mean())
-    return torch.stack(total).mean()
+        v_LC = guided_velocity(model, context, x_LC, t, guidance).double()
+        mean_LC = x_LC - h * (v_LC + sigma**2 / (2 * t) * (x_LC + (1 - t) * v_LC))
+        densities.append(Normal(mean_LC, sigma * h**0.5))
+    return densities
 
 
 def guided_velocity(
     model: Bagel, context: Sequence[Given | Thought], x_LC: Tensor, t: float, guidance: Guidance | None
 ) -> Tensor:
-    """[L, C]: v_0 + a (v - v_0), shrunk to the norm of v for the whole picture or token by token (BAGEL.md 9)."""
+    """[L, C]: v_0 + a (v - v_0), shrunk to the norm of v for the whole picture or token by token."""
     v_LC = model.velocity(x_LC[None], torch.tensor([t]), read(model, context)[1], GRID_HW)[0]
     if guidance is None or not guidance.interval[0] < t <= guidance.interval[1]:
         return v_LC

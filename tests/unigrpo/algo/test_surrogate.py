@@ -99,6 +99,19 @@ def test_k3_is_an_unbiased_estimate_of_the_kl() -> None:
     torch.testing.assert_close(estimate, kl_divergence(policy, reference))
 
 
+def test_k3_descends_the_kl_from_the_reference_not_the_one_it_estimates() -> None:
+    """Samples carry no gradient: E_pi[grad k3] = E_pi[(1 - ref/pi) grad log pi] = -E_ref[grad log pi] = grad KL(ref || pi)."""
+    logits = torch.tensor([0.3, -1.0, 2.0, 0.5], dtype=torch.float64, requires_grad=True)
+    policy, reference = Categorical(logits=logits), Categorical(logits=torch.tensor([0.1, 0.4, 1.0, -0.5], dtype=torch.float64))
+    expected_loss = (policy.probs.detach() * k3_kl(policy.logits, reference.logits)).sum()
+    (gradient,) = torch.autograd.grad(expected_loss, logits, retain_graph=True)
+    (forward,) = torch.autograd.grad(kl_divergence(reference, policy), logits, retain_graph=True)
+    (reverse,) = torch.autograd.grad(kl_divergence(policy, reference), logits)
+    torch.testing.assert_close(gradient, forward)
+    torch.testing.assert_close(gradient, (policy.probs - reference.probs).detach())
+    assert float((gradient - reverse).norm() / gradient.norm()) > 0.5
+
+
 def test_k3_is_never_negative_and_zero_with_zero_gradient_at_the_reference() -> None:
     logp = torch.linspace(-8, 0, 33, dtype=torch.float64, requires_grad=True)
     k3_kl(logp, logp.detach()).sum().backward()
