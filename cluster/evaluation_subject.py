@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cluster.benchmarks import BENCHMARKS
+from cluster.stages import begun_stages
 from configs.base import BUNDLED
 from configs.load import QUICKSTART, ConfigError, load, model_folder
 from configs.schema import TrainConfig
@@ -40,7 +41,7 @@ def own_config(subject: Path) -> Path | None:
 
 def reached_stage(run: Path) -> Path:
     """Of a run of two stages the later one that has a checkpoint; any other folder itself."""
-    reached = [stage for stage in sorted(run.glob("stage-*")) if newest_checkpoint(stage / CHECKPOINTS) is not None]
+    reached = [stage for stage in begun_stages(run) if newest_checkpoint(stage / CHECKPOINTS) is not None]
     return reached[-1] if reached else run
 
 

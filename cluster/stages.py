@@ -25,6 +25,11 @@ def stages_of(config: TrainConfig) -> list[TrainConfig]:
     return [first, second.model_copy(update={"model": model, "seed": _second_seed(config.seed)})]
 
 
+def begun_stages(run_dir: Path) -> list[Path]:
+    """The folders of the stages that a run has begun; none where it has one stage, which lies in run_dir itself."""
+    return [run_dir / stage for stage in STAGES if (run_dir / stage).is_dir()]
+
+
 def last_policy(config: TrainConfig | SftConfig) -> Path:
     """Where the policy that a run of one stage ends with lies, once it has ended, in the released layout."""
     return _last_checkpoint(config) / POLICY

@@ -14,7 +14,7 @@ from cluster.preflight import prepare, prepare_evaluation
 from cluster.report import headline_text
 from cluster.run import stage_folders, train_stages
 from cluster.samples import spread, write_samples
-from cluster.stages import is_finished, last_policy
+from cluster.stages import begun_stages, is_finished, last_policy
 from cluster.studies.compute import panel_rows, rows_of, training_compute, training_curves
 from cluster.studies.plan import Run
 from cluster.studies.provenance import begun, now
@@ -109,7 +109,7 @@ def tidy(run: Run, study: StudyConfig) -> None:
     """Remove a finished run's checkpoints; its last policy stays in policy/ where the study keeps it."""
     folder = run.config.run_dir
     assert (folder / RESULT).is_file(), "what is not written down is not removed"
-    stages = sorted(folder.glob("stage-*")) or [folder]
+    stages = begun_stages(folder) or [folder]
     last = max(stages[-1].glob(f"checkpoints/step-*/{POLICY}"), default=None)
     if study.keeps_policy and last is not None and not (folder / POLICY).exists():
         last.rename(folder / POLICY)
