@@ -142,7 +142,7 @@ def require_on_policy(stats: Mapping[str, Stats]) -> None:
     """
     for term, each in stats.items():
         told = each.summary()
-        if "clip_low" in told and (clipped := told["clip_low"] + told["clip_high"]):
+        if clipped := told.get("clip_fraction"):
             raise ArithmeticError(
                 f"before the first update of the step {clipped:.2%} of the {term} ratios lie beyond their clip (largest "
                 f"log-ratio {told['log_ratio_max']:.3g}), but old and current policy are the same there: the learner's kernels "

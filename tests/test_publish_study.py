@@ -43,7 +43,7 @@ def test_the_page_and_what_it_links_are_copied_and_nothing_that_was_there_before
 
 
 def test_a_page_of_an_unfinished_study_is_refused(publish: ModuleType, tmp_path: Path) -> None:
-    fake_runs(tmp_path, "**Not finished**: 1 runs are missing: unigrpo/sft-seed2.")
+    fake_runs(tmp_path, "**Not finished**: 1 are missing: unigrpo/sft-seed2.")
     with pytest.raises(SystemExit, match="names runs that are missing"):
         publish.main("table1")
     assert not (tmp_path / "docs").exists()

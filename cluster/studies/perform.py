@@ -3,7 +3,7 @@
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from cluster.stages import begun_stages, is_finished, last_policy
 from cluster.studies.compute import panel_rows, rows_of, training_compute, training_curves
 from cluster.studies.plan import Run
 from cluster.studies.provenance import begun, now
-from cluster.studies.result import RESULT, Result, decisive, hash_of
+from cluster.studies.result import POLICY, RESULT, Result, decisive, hash_of, modes_to_do, read_result
 from cluster.studies.thoughts import plan_scores
 from cluster.view import View
 from cluster.workers import Workers
@@ -27,50 +27,37 @@ from configs.schema import TrainConfig
 from configs.study import StudyConfig
 from unigrpo.tokenizer import Tokenizer
 
-POLICY = "policy"
-"""In a run's folder, what it ended with."""
 Watching = Callable[[int], View]
 """The view of so many steps."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trained:
-    """What training leaves for the result."""
-
-    stages: Sequence[TrainConfig]
-    policy: Path
-    """In the released layout."""
-    diverged: str | None
 
 
 def perform(run: Run, study: StudyConfig, workers: Workers, watching: Watching, command: Mapping[str, Any]) -> None:
     """Take a run to its result.json. Numbers that are no longer finite are a result too; what else goes wrong is raised.
 
-    command: what is said of the command in the run's provenance.
+    A run that has one is evaluated in the modes that its study got since. command: what is said of the command in the run's
+    provenance.
     """
     folder = run.config.run_dir
     commands = begun(folder, command)
-    trained = _train(run, workers, watching) if study.rows[run.row].trains else _untrained(run)
-    scores: dict[str, dict[str, Any]] = {}
-    if trained.diverged is None:
+    if (folder / RESULT).is_file():
+        result, policy = read_result(folder / RESULT), folder / POLICY if run.seed is not None else _start(run)
+    elif study.rows[run.row].trains:
+        result, policy = _train(run, workers, watching)
+    else:
+        result, policy = _result(run, ()), _start(run)
+    config, scores = decisive(run), dict(result.scores)
+    if result.diverged is None:
+        left = replace(run, modes={mode: run.modes[mode] for mode in modes_to_do(run)})
         with watching(0) as view:
-            scores = evaluate_modes(run, trained.policy, study.sheet_pictures, workers, view)
-    config, rows = decisive(run), rows_of(trained.stages)
-    compute = training_compute(rows)
-    compute["evaluation_images"] = sum(each["painted"] for each in scores.values())
-    compute["seconds"]["modes"] = sum(each["seconds"] for each in scores.values())
-    Result(
-        row=run.row,
-        start=run.start,
-        seed=run.seed,
-        diverged=trained.diverged,
-        scores=scores,
-        curves=training_curves(rows),
-        panel=panel_rows(rows),
-        compute=compute,
+            scores |= evaluate_modes(left, policy, study.sheet_pictures, workers, view)
+    painted, seconds = (sum(each[name] for each in scores.values()) for name in ("painted", "seconds"))
+    replace(
+        result,
+        scores={mode: scores[mode] for mode in run.modes if mode in scores},
+        compute={**result.compute, "evaluation_images": painted, "seconds": {**result.compute["seconds"], "modes": seconds}},
         config=config,
         config_hash=hash_of(config),
-        provenance=[*commands[:-1], commands[-1] | {"ended": now()}],
+        provenance=[*(result.provenance or commands[:-1]), commands[-1] | {"ended": now()}],
     ).write(folder)
     tidy(run, study)
 
@@ -118,7 +105,8 @@ def tidy(run: Run, study: StudyConfig) -> None:
             shutil.rmtree(stage / "checkpoints")
 
 
-def _train(run: Run, workers: Workers, watching: Watching) -> Trained:
+def _train(run: Run, workers: Workers, watching: Watching) -> tuple[Result, Path]:
+    """What training comes to, without scores, and the policy in the released layout."""
     tokenizer: Tokenizer = prepare(run.config, evaluates=True)
     diverged = None
     with stage_folders(run.config) as stages:
@@ -127,12 +115,30 @@ def _train(run: Run, workers: Workers, watching: Watching) -> Trained:
                 train_stages(stages, tokenizer, workers, watching)
         except FloatingPointError as error:
             diverged = str(getattr(error, "cause", error))  # of an actor's fault without the traceback
-    return Trained(stages=stages, policy=last_policy(stages[-1]), diverged=diverged)
+    return _result(run, stages, diverged), last_policy(stages[-1])
 
 
-def _untrained(run: Run) -> Trained:
+def _result(run: Run, stages: Sequence[TrainConfig], diverged: str | None = None) -> Result:
+    """What the metrics of a run's stages tell, before anything is evaluated."""
+    rows = rows_of(stages)
+    return Result(
+        row=run.row,
+        start=run.start,
+        seed=run.seed,
+        diverged=diverged,
+        scores={},
+        curves=training_curves(rows),
+        panel=panel_rows(rows),
+        compute=training_compute(rows),
+        config={},
+        config_hash="",
+        provenance=(),
+    )
+
+
+def _start(run: Run) -> Path:
     assert run.config.model.path is not None, "a run has a start"
-    return Trained(stages=(), policy=model_folder(run.config.model.path), diverged=None)
+    return model_folder(run.config.model.path)
 
 
 def _with_policy(config: TrainConfig, policy: Path) -> TrainConfig:

@@ -55,15 +55,20 @@ def results_of(study: StudyConfig) -> list[Result]:
 
 
 def missing_runs(study: StudyConfig, results: Sequence[Result]) -> list[str]:
-    """The study's own runs that have no result, by name."""
+    """The study's own runs that have no result, by name, and those that lack scores of a mode."""
     planned = [
         run_name(name, start, seed)
         for name, row in study.rows.items()
         for start in study.starts_of(row)
         for seed in (study.seeds if row.trains else (None,))
     ]
-    found = {run_name(result.row, result.start, result.seed) for result in results}
-    return [name for name in planned if name not in found]
+    found = {run_name(result.row, result.start, result.seed): result for result in results}
+    return [name for name in planned if name not in found] + [
+        f"{mode} of {name}"
+        for name in planned
+        for mode in study.modes
+        if name in found and found[name].diverged is None and mode not in found[name].scores
+    ]
 
 
 def report_lines(study: StudyConfig, name: str, results: Sequence[Result]) -> Iterator[str]:
@@ -72,7 +77,7 @@ def report_lines(study: StudyConfig, name: str, results: Sequence[Result]) -> It
     own = of_first_starts(study, results)
     scored = scored_modes(study, own)
     if missing := missing_runs(study, results):
-        yield from (f"**Not finished**: {len(missing)} runs are missing: {', '.join(missing)}.", "")
+        yield from (f"**Not finished**: {len(missing)} are missing: {', '.join(missing)}.", "")
     if scored:
         yield from _scores(study, own, scored[0])
         for start, again in replications(study, results).items():

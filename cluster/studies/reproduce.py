@@ -20,7 +20,7 @@ from cluster.studies.perform import Watching, perform, tidy
 from cluster.studies.plan import Run, runs_of, sft_config, study_file
 from cluster.studies.provenance import provenance
 from cluster.studies.report import results_of, write_report
-from cluster.studies.result import is_done, require_same_study
+from cluster.studies.result import modes_to_do, require_same_study
 from cluster.system import rollout_roles, training_roles
 from cluster.workers import Workers, require_alike
 from configs.load import ConfigError, check_files, dump, load, start_folder
@@ -72,10 +72,10 @@ def _run_open(
     make_starts(study, folder, {run.start for run in runs})
     waiting = []
     for run in runs:
-        if is_done(run):
-            tidy(run, study)
-        else:
+        if modes_to_do(run):
             waiting.append(run)
+        else:
+            tidy(run, study)
     print(f"{study.name}: {len(runs) - len(waiting)} of {len(runs)} runs are finished, {len(waiting)} to go", flush=True)
     if not waiting:
         return []

@@ -3,7 +3,8 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,11 @@ from unigrpo.reward_models.load import reward_model_folder
 
 RESULT = "result.json"
 FORMAT = 2
-IDLE_SECTIONS = ("run_dir", "cluster", "logging", "checkpoint")
-IDLE_KEYS = ("placement", "num_workers")
-"""Sections, and keys of any section, that say where a run lay and worked and not what it was."""
+POLICY = "policy"
+"""In a run's folder, what it ended with."""
+IDLE = ("run_dir", "cluster", "logging", "checkpoint")
+"""Keys of a config that say where a run lay and worked and not what it was; so do roles' placements and numbers of workers."""
+MODE_KEY = re.compile(r"(?:content of )?modes\.([^.]+)\.")
 START = ("model.weights", "model.autoencoder")
 """Fingerprints of the start's files, which stand for its path."""
 
@@ -70,43 +73,59 @@ def read_result(path: Path) -> Result:
     return Result(**values)
 
 
-def is_done(run: Run) -> bool:
-    """Whether a run has ended. Raises ConfigError where what ended there was another one."""
+def modes_to_do(run: Run) -> list[str]:
+    """The modes that a run has no scores of: all of one that has not ended, those that its study got since of one that has.
+
+    Raises ConfigError where what ended there was another run, and where modes were added and its policy was not kept.
+    """
     path = run.config.run_dir / RESULT
     if not path.is_file():
-        return False
+        return list(run.modes)
     result = read_result(path)
     today = decisive(run)
+    known = {_mode(key) for key in result.config}
+    added = [mode for mode in run.modes if mode not in known]
     differing = [
         f"{key} was {result.config.get(key)!r} and is {today.get(key)!r}"
         for key in sorted(result.config.keys() | today.keys())
-        if result.config.get(key) != today.get(key)
+        if result.config.get(key) != today.get(key) and _mode(key) not in added
     ]
     if differing:
         raise ConfigError(
             f"{path} was written by another config: {'; '.join(differing)}; set these back, give another run_dir, or remove "
             f"{path.parent} to run it again"
         )
-    return True
+    if result.diverged is not None:
+        return []
+    if added and run.seed is not None and not (path.parent / POLICY).exists():
+        raise ConfigError(
+            f"{path.parent} has ended and kept no policy to evaluate in {', '.join(added)}; take these modes out, or remove it "
+            "to run it again"
+        )
+    return added
 
 
 def require_same_study(results: Sequence[Result], planned: Sequence[Run] = ()) -> None:
     """Raises ConfigError where results, and runs that are to stand beside them, cannot share a table.
 
-    Runs of one row differ in start and seed alone; rows, whatever they train, are evaluated alike after equally many steps.
+    Runs of one row differ in start and seed alone; rows, whatever they train, are evaluated alike after equally many steps. A
+    mode is compared where it was evaluated.
     """
     told = [(run_name(each.row, each.start, each.seed), each.row, each.seed, each.config) for each in results]
     told += [(run.name, run.row, run.seed, settings(run)) for run in planned]
     free = ("seed", *START)
     rows: dict[str, dict[str, Mapping[str, Any]]] = {}
     trained: dict[str, Mapping[str, Any]] = {}
-    evaluated: dict[str, Mapping[str, Any]] = {}
+    modes: dict[str, dict[str, dict[str, Any]]] = {}
     for name, row, seed, config in told:
-        rows.setdefault(row, {})[name] = {key: value for key, value in config.items() if key not in free}
-        evaluated[name] = {key: value for key, value in config.items() if key.startswith("modes.")}
+        rows.setdefault(row, {})[name] = {key: value for key, value in config.items() if key not in free and _mode(key) is None}
+        for key, value in config.items():
+            if (mode := _mode(key)) is not None:
+                modes.setdefault(mode, {}).setdefault(name, {})[key] = value
         if seed is not None:
             trained[name] = {"steps of all stages": config.get("steps", 0) + config.get("then.steps", 0)}
-    faults = dict.fromkeys(fault for alike in (evaluated, trained, *rows.values()) for fault in _unlike(alike))
+    compared: Iterable[Mapping[str, Mapping[str, Any]]] = (*modes.values(), trained, *rows.values())
+    faults = dict.fromkeys(fault for alike in compared for fault in _unlike(alike))
     if faults:
         raise ConfigError(
             f"runs of this study cannot share a table: {'; '.join(faults)}; give what is to be different another run_dir, or "
@@ -173,4 +192,10 @@ def _unlike(configs: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
 def _counts(key: str) -> bool:
     """Whether a dotted key decides what a run comes to."""
     parts = key.split(".")
-    return parts[0] not in IDLE_SECTIONS and not set(IDLE_KEYS) & set(parts)
+    return parts[0] not in IDLE and "placement" not in parts[:-1] and parts[-1] != "num_workers"
+
+
+def _mode(key: str) -> str | None:
+    """The mode that a dotted key is of. Example: modes.think.temperature and content of modes.think.prompts -> think."""
+    found = MODE_KEY.match(key)
+    return None if found is None else found[1]

@@ -81,11 +81,8 @@ class Term(ABC, Generic[MicroBatch]):
         return {}
 
     def figures(self, step: int, stats: Stats) -> dict[str, float]:
-        """What the statistics of a whole step tell, without the term's name; of a ratio also where either clip binds."""
-        summary = stats.summary()
-        if "clip_low" in summary:
-            summary["clip_fraction"] = summary["clip_low"] + summary["clip_high"]
-        return summary
+        """What the statistics of a whole step tell, without the term's name."""
+        return stats.summary()
 
     def conclude(self, stats: Stats) -> None:
         """What the term changes of itself after the updates of a step, from the statistics over all ranks."""

@@ -3,7 +3,7 @@
 Shapes: N tokens of a thought, W window steps, L latent tokens, C channels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -23,14 +23,11 @@ GRID_HW = (2, 2)
 def written_out_loss(model: Bagel, config: TrainConfig, samples: Sequence[Sample], old: Bagel) -> Tensor:
     """-1/N_text sum A mean_k logp - lambda/N_paintings sum A mean_w <mean_w, xi_w>/D, at the weights that sampled (`old`)."""
     text, flow = [], []
-    for sample in samples:
-        advantages = iter(sample.advantages)
-        context = [span for span in sample.spans if isinstance(span, Given | Thought)]
-        for span in sample.spans:
-            if isinstance(span, Thought):
-                text.append(next(advantages) * mean_logp(model, context))
-            elif isinstance(span, Trajectory):
-                flow.append(next(advantages) * mean_of_projections(model, config, context, span, old))
+    for context, span, advantage in taught(samples):
+        if isinstance(span, Thought):
+            text.append(advantage * mean_logp(model, context))
+        else:
+            flow.append(advantage * mean_of_projections(model, config, context, span, old))
     total = torch.zeros((), dtype=torch.float64)
     if isinstance(config.algorithm, TextTerm):
         total = total - torch.stack(text).mean()
@@ -44,15 +41,21 @@ def log_ratios(
 ) -> dict[str, list[tuple[float, Tensor]]]:
     """To the weights that sampled (`old`): the advantage and [N] of every thought (text), and [W] of every painting (flow)."""
     made: dict[str, list[tuple[float, Tensor]]] = {"text": [], "flow": []}
-    for sample in samples:
-        advantages = iter(sample.advantages)
-        context = [span for span in sample.spans if isinstance(span, Given | Thought)]
-        for span in sample.spans:
-            if isinstance(span, Thought):
-                made["text"].append((next(advantages), logp(model, context) - logp(old, context).detach()))
-            elif isinstance(span, Trajectory):
-                made["flow"].append((next(advantages), log_ratios_of_steps(model, old, config, context, span)))
+    for context, span, advantage in taught(samples):
+        if isinstance(span, Thought):
+            made["text"].append((advantage, logp(model, context) - logp(old, context).detach()))
+        else:
+            made["flow"].append((advantage, log_ratios_of_steps(model, old, config, context, span)))
     return made
+
+
+def taught(samples: Sequence[Sample]) -> Iterator[tuple[list[Given | Thought], Thought | Trajectory, float]]:
+    """Every thought and painting: all texts of its sample, itself, its advantage."""
+    for sample in samples:
+        context = [span for span in sample.spans if isinstance(span, Given | Thought)]
+        spans = [span for span in sample.spans if isinstance(span, Thought | Trajectory)]
+        for span, advantage in zip(spans, sample.advantages, strict=True):
+            yield context, span, advantage
 
 
 def clipped_loss(ratios: Sequence[tuple[float, Tensor]], low: float, high: float) -> Tensor:

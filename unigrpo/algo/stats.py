@@ -63,10 +63,11 @@ def ratio_stats(
 ) -> Stats:
     """Those of a clipped ratio: weighted totals over `dim`.
 
-    low and high say where either clip binds; figures are what else is to be told, by name; weight is 0 where nothing real
-    stands. All are shaped like log_ratio, or broadcast against it.
+    low and high (bool) say where either clip binds, clip_fraction counts both; figures are what else is to be told, by name;
+    weight is 0 where nothing real stands. All are shaped like log_ratio, or broadcast against it.
     """
     log_ratio = log_ratio.detach()
-    figures = {"log_ratio": log_ratio, "log_ratio_squared": log_ratio**2, "clip_low": low, "clip_high": high, **figures}
+    clips = {"clip_low": low, "clip_high": high, "clip_fraction": low | high}
+    figures = {"log_ratio": log_ratio, "log_ratio_squared": log_ratio**2, **clips, **figures}
     sums = {name: (weight * figure.detach()).sum(dim) for name, figure in figures.items()}
     return Stats(sums={"count": weight.sum(dim), **sums}, maxima={"log_ratio": (weight * log_ratio.abs()).amax(dim)})

@@ -14,7 +14,7 @@ from cluster.studies import perform as module, thoughts
 from cluster.studies.perform import perform
 from cluster.studies.plan import Run, runs_of
 from cluster.studies.provenance import provenance
-from cluster.studies.result import RESULT, read_result
+from cluster.studies.result import POLICY, RESULT, decisive, read_result
 from cluster.studies.thoughts import plan_scores
 from cluster.view import View
 from cluster.workers import Workers
@@ -49,10 +49,10 @@ class FakeTaskError(FloatingPointError):
 
 
 class FakeRun:
-    """Stands in for training and evaluation, and remembers which policies were evaluated."""
+    """Stands in for training and evaluation, and remembers which policies were evaluated, in which modes."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.trained, self.evaluated = list[str](), list[Path]()
+        self.trained, self.evaluated, self.modes = list[str](), list[Path](), list[list[str]]()
         self.fault: BaseException | None = None
         monkeypatch.setattr(module, "prepare", lambda config, evaluates: None)
         monkeypatch.setattr(module, "stage_folders", self.folders)
@@ -70,6 +70,7 @@ class FakeRun:
 
     def evaluate(self, run: Run, policy: Path, *_: Any) -> dict[str, Any]:
         self.evaluated.append(policy)
+        self.modes.append(list(run.modes))
         return {mode: fake_scores(0.7) | {"painted": 60, "seconds": 2.0} for mode in run.modes}
 
 
@@ -146,6 +147,27 @@ def test_training_that_is_done_is_evaluated_without_a_step(
     monkeypatch.setattr(module, "is_finished", lambda stage: True)
     perform(runs["unigrpo/base-seed0"], study, Workers(), View, COMMAND)
     assert (fake.trained, len(fake.evaluated)) == ([], 1)
+
+
+@pytest.mark.parametrize("name", ["unigrpo/sft-seed1", "sft/sft"])
+def test_a_finished_run_is_evaluated_in_the_modes_that_its_study_got_since(
+    monkeypatch: pytest.MonkeyPatch, study: StudyConfig, runs: dict[str, Run], name: str
+) -> None:
+    fake, folder = FakeRun(monkeypatch), runs[name].config.run_dir
+    perform(runs[name], study, Workers(), View, COMMAND)
+    (folder / POLICY).mkdir()
+    before, trained = read_result(folder / RESULT), list(fake.trained)
+    more = fake_study(study.run_dir, modes={**study.modes, "greedy": ["evaluation.temperature=0"]})
+    [run] = [run for run in runs_of(more, CONFIGS) if run.name == name]
+    perform(run, more, Workers(), View, COMMAND | {"commit": "2"})
+    after = read_result(folder / RESULT)
+    assert (fake.trained, fake.modes) == (trained, [["think", "no_think"], ["greedy"]])
+    assert fake.evaluated[1] == (folder / POLICY if run.seed is not None else fake.evaluated[0])
+    assert list(after.scores) == ["think", "no_think", "greedy"]
+    assert (after.config_hash != before.config_hash, after.config) == (True, decisive(run))
+    assert [(each["commit"], each["ended"] is None) for each in after.provenance] == [("1", False), ("2", False)]
+    seconds = {**before.compute["seconds"], "modes": 6.0}
+    assert after.compute == {**before.compute, "evaluation_images": 180, "seconds": seconds}
 
 
 def test_plans_are_right_or_wrong_for_their_prompt_and_followed_or_not(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,12 +42,21 @@ def page(tmp_path: Path, results: list[Result] = RESULTS, **changes: Any) -> lis
 def test_the_answer_stands_first(tmp_path: Path) -> None:
     lines = page(tmp_path)
     assert lines[:3] == ["# Study fake", "", "Which is best?"]
-    assert lines[4] == "**Not finished**: 1 runs are missing: unigrpo/base-seed1."
+    assert lines[4] == "**Not finished**: 1 are missing: unigrpo/base-seed1."
     ranking = "unigrpo .750 [.115, 1.385] > text_grpo (control) .700 [.700, .700] > sft .500 [.000, 1.000]†"
     assert lines[8] == f"Ranking in think, by the mean over runs: {ranking}."
     assert lines[6].startswith(
         "Target (unigrpo - sft at least +.200 in strict, think, with intervals that do not overlap): **missed"
     )
+
+
+def test_a_mode_that_runs_have_no_scores_of_is_missing(tmp_path: Path) -> None:
+    modes = {mode: ["evaluation.thinks=true"] for mode in ("think", "no_think", "greedy")}
+    [line] = [line for line in page(tmp_path, modes=modes) if line.startswith("**Not finished**")]
+    greedy = [
+        f"greedy of {name}" for name in ("sft/sft", *(f"{row}/sft-seed{n}" for row in ("text_grpo", "unigrpo") for n in (0, 1)))
+    ]
+    assert line == f"**Not finished**: 6 are missing: unigrpo/base-seed1, {', '.join(greedy)}."
 
 
 def test_the_headline_table_holds_scores_gains_paper_and_runs(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from cluster.studies.perform import tidy
 from cluster.studies.plan import Run, runs_of
-from cluster.studies.result import RESULT, Result, decisive, hash_of, is_done, read_result, require_same_study
+from cluster.studies.result import POLICY, RESULT, Result, decisive, hash_of, modes_to_do, read_result, require_same_study
 from configs.load import ConfigError, model_folder
 from tests.cluster.studies.fakes import CONFIGS, fake_result, fake_study
 
@@ -41,16 +41,17 @@ def test_another_format_is_refused(tmp_path: Path) -> None:
 
 def test_what_is_finished_is_done_wherever_and_with_however_much_it_would_run_today(tmp_path: Path) -> None:
     run = the_run(tmp_path)
-    assert not is_done(run)
+    assert modes_to_do(run) == ["think", "no_think"]
     finished(run)
-    assert is_done(run)
-    assert is_done(the_run(tmp_path, "denoiser.num_workers=3", "learner.placement.num_cpus=1", "logging.samples=4"))
+    assert not modes_to_do(run)
+    assert not modes_to_do(the_run(tmp_path, "denoiser.num_workers=3", "learner.placement.num_cpus=1", "logging.samples=4"))
 
 
 @pytest.mark.parametrize(
     ("overrides", "changes", "key"),
     [
         (["learner.text_learning_rate=1.0e-4"], {}, "learner.text_learning_rate was 0.0003 and is 0.0001"),
+        (["algorithm.window.placement=sample"], {}, "algorithm.window.placement was 'step' and is 'sample'"),
         ([], {"steps": 22}, "steps was 21 and is 22"),
         ([], {"images_per_prompt": 4}, "modes.think.images_per_prompt was 2 and is 4"),
         ([], {"starts": {"sft": {"kind": "checkpoint", "path": "bundled:shapes_base"}}}, "model.weights was "),
@@ -59,7 +60,30 @@ def test_what_is_finished_is_done_wherever_and_with_however_much_it_would_run_to
 def test_what_was_another_run_is_refused(tmp_path: Path, overrides: list[str], changes: dict[str, object], key: str) -> None:
     finished(the_run(tmp_path))
     with pytest.raises(ConfigError, match=key):
-        is_done(the_run(tmp_path, *overrides, **changes))
+        modes_to_do(the_run(tmp_path, *overrides, **changes))
+
+
+MODES = {"think": ["evaluation.thinks=true"], "no_think": ["evaluation.thinks=false"]}
+GREEDY = {"greedy": ["evaluation.thinks=true", "evaluation.temperature=0"]}
+
+
+def test_a_mode_that_a_study_got_is_all_that_is_left_to_do(tmp_path: Path) -> None:
+    run, more = the_run(tmp_path), the_run(tmp_path, modes=MODES | GREEDY)
+    finished(run)
+    with pytest.raises(ConfigError, match="has ended and kept no policy to evaluate in greedy; take these modes"):
+        modes_to_do(more)
+    (run.config.run_dir / POLICY).mkdir()
+    assert modes_to_do(more) == ["greedy"]
+    finished(more)
+    assert not modes_to_do(more)
+    with pytest.raises(ConfigError, match=r"modes\.greedy\.temperature was 0\.0 and is None"):
+        modes_to_do(run)
+
+
+def test_a_run_that_diverged_has_nothing_left_to_evaluate(tmp_path: Path) -> None:
+    run = the_run(tmp_path)
+    replace(fake_result("unigrpo", "sft", 0, None), config=decisive(run)).write(run.config.run_dir)
+    assert not modes_to_do(the_run(tmp_path, modes=MODES | GREEDY))
 
 
 def test_a_start_is_the_same_under_another_path(tmp_path: Path) -> None:
@@ -85,14 +109,14 @@ def test_a_prompt_file_counts_with_its_content(tmp_path: Path, section: str) -> 
 
     prompt_file(tmp_path / "asked.jsonl", "circle")
     finished(run())
-    assert is_done(run())
+    assert not modes_to_do(run())
     prompt_file(tmp_path / "asked.jsonl", "square")
     key = "prompts" if section == "prompts" else "modes.think.prompts"
     with pytest.raises(ConfigError, match=f"content of {key} was "):
-        is_done(run())
+        modes_to_do(run())
     (tmp_path / "asked.jsonl").unlink()
     with pytest.raises(ConfigError, match=r"asked\.jsonl is neither a file nor a folder"):
-        is_done(run())
+        modes_to_do(run())
 
 
 def test_the_start_s_autoencoder_counts(tmp_path: Path) -> None:
@@ -103,7 +127,7 @@ def test_the_start_s_autoencoder_counts(tmp_path: Path) -> None:
     with (start / "ae.safetensors").open("ab") as file:
         file.write(b" ")
     with pytest.raises(ConfigError, match=r"model\.autoencoder was "):
-        is_done(the_run(tmp_path, starts=starts))
+        modes_to_do(the_run(tmp_path, starts=starts))
 
 
 def test_a_judge_s_path_and_the_reward_model_of_refl_count(tmp_path: Path) -> None:
@@ -142,6 +166,11 @@ def test_runs_of_one_study_differ_in_start_and_seed_and_rows_in_what_they_train(
         seeds=[0],
     )
     require_same_study([result_of(judged_as_trained)], [controlled])
+
+
+def test_runs_share_a_table_with_those_that_a_new_mode_was_not_evaluated_of(tmp_path: Path) -> None:
+    there = result_of(runs_of(fake_study(tmp_path), CONFIGS, rows=["unigrpo"])[0])
+    require_same_study([there], runs_of(fake_study(tmp_path, modes=MODES | GREEDY), CONFIGS))
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ def test_text_figures_by_hand() -> None:
         {
             "clip_low": 1 / 5,  # only .5 of the sample with the negative advantage
             "clip_high": 1 / 5,  # only 1.5 of the sample with the positive one
+            "clip_fraction": 2 / 5,
             "log_ratio_mean": float(counted.mean()),
             "log_ratio_std": float(counted.std(correction=0)),
             "log_ratio_max": float(counted.abs().max()),
@@ -59,6 +60,7 @@ def test_flow_figures_by_hand_over_the_window_and_at_each_step() -> None:
         {
             "clip_low": 0.0,
             "clip_high": 0.5,
+            "clip_fraction": 0.5,
             "log_ratio_mean": -0.1,
             "log_ratio_std": 0.4,
             "log_ratio_max": 0.5,

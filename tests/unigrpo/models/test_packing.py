@@ -41,7 +41,11 @@ def test_a_row_by_hand() -> None:
 
 
 def dense_mask(samples: Sequence[Sequence[Split]]) -> Tensor:
-    """[T, T] of all tokens in the order of their samples, by its rules in words."""
+    """[T, T] of all tokens in the order of their samples.
+
+    Nothing crosses samples. Within a split text is causal and a picture sees all of itself; an earlier split is seen unless
+    it is noised.
+    """
     owner = [
         (at, index) for at, sample in enumerate(samples) for index, split in enumerate(sample) for _ in range(split.num_tokens)
     ]
