@@ -1,4 +1,4 @@
-"""The figure that the project set itself for the shapes world (issue 5), and whether a study reaches it."""
+"""The figure that the project set itself for the shapes world, and whether a study reaches it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
