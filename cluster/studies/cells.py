@@ -1,5 +1,6 @@
 """How a study's page writes numbers and tables in Markdown."""
 
+import math
 from collections.abc import Iterator, Sequence
 
 from cluster.studies.figures import Mean
@@ -21,22 +22,17 @@ def folded(title: str, lines: Sequence[str]) -> Iterator[str]:
 
 def mean_cell(mean: Mean | None) -> str:
     """Example: .743 [.701, .785]; with a dagger where the interval is over prompts; .743 where there is none."""
-    if mean is None:
-        return NONE
-    mark = OVER_PROMPTS if mean.over == "prompts" else ""
-    return short(mean.mean) + (f" [{short(mean.interval[0])}, {short(mean.interval[1])}]{mark}" if mean.interval else "")
+    return NONE if mean is None else short(mean.mean) + _interval(mean, "") + (OVER_PROMPTS if mean.over == "prompts" else "")
 
 
 def gain_cell(mean: Mean | None) -> str:
     """Example: +.200 [+.120, +.280]."""
-    if mean is None:
-        return NONE
-    return signed(mean.mean) + (f" [{signed(mean.interval[0])}, {signed(mean.interval[1])}]" if mean.interval else "")
+    return NONE if mean is None else signed(mean.mean) + _interval(mean, "+")
 
 
 def range_cell(bounds: tuple[float, float] | None) -> str:
-    """Example: .701 to .785."""
-    return NONE if bounds is None else f"{short(bounds[0])} to {short(bounds[1])}"
+    """Example: .701 to .785; none where equal runs say nothing of the next."""
+    return NONE if bounds is None or _equal(bounds) else f"{short(bounds[0])} to {short(bounds[1])}"
 
 
 def signed(number: float | None) -> str:
@@ -50,3 +46,16 @@ def short(number: float | None, sign: str = "") -> str:
         return NONE
     text = f"{round(number, 3) + 0.0:{sign}.3f}"  # + 0.0 makes -0 a plain 0
     return text.replace("0.", ".", 1) if abs(number) < 0.9995 else text
+
+
+def _interval(mean: Mean, sign: str) -> str:
+    if mean.interval is None:
+        return ""
+    if mean.over == "runs" and _equal(mean.interval):
+        return f" ({mean.runs} equal runs)"
+    low, high = (short(bound, sign) for bound in mean.interval)
+    return f" [{low}, {high}]"
+
+
+def _equal(bounds: tuple[float, float]) -> bool:
+    return math.isclose(*bounds, abs_tol=1e-9)

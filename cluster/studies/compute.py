@@ -25,6 +25,8 @@ LEARNING: Mapping[str, Callable[[Mapping[str, Any]], float | None]] = {
     "regulariser weight": _metric("flow/regulariser_weight"),
     "text clipped": _metric("text/clip_fraction"),
     "flow clipped": _metric("flow/clip_fraction"),
+    "fpo clipped": _metric("fpo/clip_fraction"),
+    "fpo log-ratio": _metric("fpo/log_ratio_max"),
     "text mismatch": _metric("mismatch/text_mean"),
     "grad norm, text": _metric("grad_norm/text"),
     "grad norm, generation": _metric("grad_norm/generation"),

@@ -111,7 +111,10 @@ def score_name(results: Sequence[Result], mode: str) -> str:
 
 
 def value_of(scores: Scores, name: str) -> float | None:
-    """A score by its name, `category:TAG` for the headline score of a category; None where an evaluation lacks it."""
+    """A score by its name; None where an evaluation lacks it.
+
+    `category:TAG` is the headline score of a category, `category:TAG:NAME` another of its scores.
+    """
     means, key = _told(scores, name)
     return None if means.get(key) is None else float(means[key])
 
@@ -168,7 +171,8 @@ def differences(scores: Mapping[str, Runs], paper: Mapping[str, float]) -> list[
 def _told(scores: Scores, name: str) -> tuple[Scores, str]:
     """The means that hold a score, and its key there."""
     if name.startswith("category:"):
-        return scores["by_category"].get(name.removeprefix("category:"), {}), str(scores["headline"]["score"])
+        _, tag, *asked = name.split(":")
+        return scores["by_category"].get(tag, {}), asked[0] if asked else str(scores["headline"]["score"])
     over_categories = scores["headline"]["over"] == "categories" and name in scores["category_mean"]
     return (scores["category_mean"] if over_categories else scores), name
 

@@ -25,16 +25,16 @@ def differences_of(study: StudyConfig, results: Sequence[Result], mode: str) -> 
 
 
 def order_lines(study: StudyConfig, results: Sequence[Result], mode: str) -> Iterator[str]:
-    """How the paper's order shows: the pairs with its best row and with the baseline, all others folded away; nothing in a mode
-    that it has no figures for. In a study without figures, the pairs of trained rows. Of pairs with an interval.
+    """How the paper's order shows: the pairs with its best row and with the baseline, all others folded away. Where it has no
+    figures, the pairs of trained rows; folded away in a mode of a study that has some. Of pairs with an interval.
     """
     found = [each for each in differences_of(study, results, mode) if each.ours.interval is not None]
     paper = {row: each.paper[mode] for row, each in study.rows.items() if mode in each.paper}
     known = [each for each in found if each.paper]
     if not known:
-        trained = _trained(study, found)
-        if trained and not any(row.paper for row in study.rows.values()):
-            yield from pair_table(trained)
+        if trained := _trained(study, found):
+            compares = any(row.paper for row in study.rows.values())
+            yield from folded(f"Pairs of trained rows, {mode}", pair_table(trained)) if compares else pair_table(trained)
         return
     turning = {max(paper, key=lambda row: paper[row]), baseline_of(study)}
     picked = [each for each in found if turning & {each.above, each.below}]

@@ -45,6 +45,11 @@ def panel_table(study: StudyConfig, results: Sequence[Result]) -> list[str]:
     return table([*heads, "runs"], body)
 
 
+def alarmed(result: Result) -> bool:
+    """Whether any measure of a run's panels alarmed."""
+    return any(row[key] for row in result.panel for key in row if key.startswith(ALARM))
+
+
 def _over_panels(rows: Sequence[Mapping[str, Any]], name: str) -> str:
     known = [row[name] for row in rows if name in row]
     return f"{fmean(known):.3g}" if known else NONE

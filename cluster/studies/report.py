@@ -6,11 +6,11 @@ from pathlib import Path
 from cluster.stages import STAGES
 from cluster.studies.cells import OVER_PROMPTS, folded
 from cluster.studies.curves import curves_line, plot_study
-from cluster.studies.figures import baseline_of, main_start, of_first_starts, replications, scored_modes
+from cluster.studies.figures import baseline_of, main_start, of_first_starts, replications, score_name, scored_modes
 from cluster.studies.learning import learning_table
 from cluster.studies.order import differences_of, order_lines, ranking, replication_table
 from cluster.studies.origin import origin_lines
-from cluster.studies.panels import panel_table
+from cluster.studies.panels import alarmed, panel_table
 from cluster.studies.plan import run_name
 from cluster.studies.result import RESULT, Result, read_result, require_same_study
 from cluster.studies.tables import category_table, compute_table, detail_table, headline_table, meanings, wall_time
@@ -20,14 +20,16 @@ from configs.study import StudyConfig
 
 REPORT = "README.md"
 CURVES = "curves.png"
+GRADED = "graded"
+"""The score that is told by category beside the headline's."""
 _PANEL = (
     "First and last values, means over runs, of the same training prompts and seeds at every panel. Score and held-out score "
     "are of the two rewards named, so gaps, the one less the other, compare only between rows with the same two."
 )
 _UPDATES = (
     "First and last ten steps, means over runs. Drift: distance of velocities from the reference's, as a share of these, over "
-    "the window's steps. Clipped: share of ratios beyond the clip. Mismatch: mean distance of the sampler's log-probabilities "
-    "from the learner's."
+    "the window's steps. Clipped: share of ratios beyond the clip. FPO log-ratio: the largest of a step. Mismatch: mean "
+    "distance of the sampler's log-probabilities from the learner's."
 )
 
 
@@ -81,11 +83,13 @@ def report_lines(study: StudyConfig, name: str, results: Sequence[Result]) -> It
     if scored:
         yield from _scores(study, own, scored[0])
         for start, again in replications(study, results).items():
-            yield from _replication(study, own, start, again, scored[0])
+            yield from _replication(study, own, start, again, scored)
         yield from _other_modes(study, own, scored[1:])
         yield from ("", f"## Thoughts and pictures, {scored[0]}", "", f"{meanings(own, scored[0])}.", "")
         yield from detail_table(study, own, scored[0])
         yield from ("", f"## Categories, {scored[0]}", "", *category_table(study, own, scored[0]))
+        if score_name(own, scored[0]) != GRADED:
+            yield from ("", *folded(f"Categories, {scored[0]}, graded", category_table(study, own, scored[0], GRADED)))
     else:
         yield "No run from its row's first start ended well."
     yield from _cost(study, own, results)
@@ -118,8 +122,9 @@ def _legend(study: StudyConfig, own: Sequence[Result], mode: str) -> Iterator[st
     yield f"A score is the mean over runs, one a seed, each of {scores['pictures']} pictures of {scores['prompts']} prompts,"
     yield "the same with the same seeds for every run. In brackets its 95 % interval: Student's t over runs, which says where"
     yield "the mean of many training seeds would lie on these prompts, and may reach beyond 0 or 1;"
-    yield f"{OVER_PROMPTS}: one run, untrained, bootstrap over prompts. One more run: where a single run with another seed"
-    yield "would lie, in 95 of 100 cases."
+    yield f"{OVER_PROMPTS}: one run, untrained, bootstrap over prompts. Runs that are equal to the last picture have no"
+    yield "interval: they say nothing of the next. One more run: where a single run with another seed would lie, in 95 of 100"
+    yield "cases."
     if (base := baseline_of(study)) is not None:
         yield f"Gain: the difference to {base} in the same mode, t interval over runs, with the prompts taken as given."
     if study.control is not None:
@@ -128,17 +133,21 @@ def _legend(study: StudyConfig, own: Sequence[Result], mode: str) -> Iterator[st
         yield f"The paper's figures are {study.compares}."
 
 
-def _replication(study: StudyConfig, own: Sequence[Result], start: str, again: Sequence[Result], mode: str) -> Iterator[str]:
+def _replication(
+    study: StudyConfig, own: Sequence[Result], start: str, again: Sequence[Result], modes: Sequence[str]
+) -> Iterator[str]:
     yield from ("", f"## Replication from {start}", "")
     yield from ("The same rows from another start, told beside the first and never averaged with it.", "")
-    if not any(mode in result.scores for result in again):
+    scored = [mode for mode in modes if any(mode in result.scores for result in again)]
+    if not scored:
         yield f"No run from {start} ended well."
         return
     target = target_line(study, again)
     yield from ([target, ""] if target else [])
-    yield from headline_table(study, again, mode)
-    pairs = [(main_start(study), differences_of(study, own, mode)), (start, differences_of(study, again, mode))]
-    yield from ("", *replication_table(pairs))
+    for mode in scored:
+        pairs = [(main_start(study), differences_of(study, own, mode)), (start, differences_of(study, again, mode))]
+        told = [*headline_table(study, again, mode), "", *replication_table(pairs)]
+        yield from (told if mode == modes[0] else ("", *folded(f"From {start}, {mode}", told)))
 
 
 def _other_modes(study: StudyConfig, own: Sequence[Result], modes: Sequence[str]) -> Iterator[str]:
@@ -159,22 +168,32 @@ def _cost(study: StudyConfig, own: Sequence[Result], results: Sequence[Result]) 
 
 
 def _sheets(study: StudyConfig, own: Sequence[Result], modes: Sequence[str]) -> Iterator[str]:
-    yield from ("", "## Sample sheets", "", "The same prompts and seeds in each; of the first run of a row.", "")
+    yield from (
+        "",
+        "## Sample sheets",
+        "",
+        "The same prompts and seeds in each; of the first run of a row, and of others that alarmed.",
+        "",
+    )
     for row in study.rows:
         first = next((result for result in own if result.row == row and result.scores), None)
         if first is not None:
-            where = run_name(first.row, first.start, first.seed)
-            links = [f"[{mode}]({where}/samples/{mode}/sheet.png)" for mode in modes]
-            yield f"- {row}: {', '.join(links + _panels(first, where))}"
+            links = _pictures(first, modes)
+            for other in own:
+                if other.row == row and other is not first and other.scores and alarmed(other):
+                    links += _pictures(other, modes[:1], f" of seed {other.seed}")
+            yield f"- {row}: {', '.join(links)}"
 
 
-def _panels(run: Result, where: str) -> list[str]:
-    """Links to what a run's panels saw, one of each stage."""
+def _pictures(run: Result, modes: Sequence[str], whose: str = "") -> list[str]:
+    """Links to a run's sheets in these modes, and to what its panels saw, one of each stage."""
+    where = run_name(run.row, run.start, run.seed)
+    links = [f"[{mode}{whose}]({where}/samples/{mode}/sheet.png)" for mode in modes]
     if not run.panel:
-        return []
+        return links
     if "then.steps" not in run.config:
-        return [f"[panel]({where}/panel.png)"]
-    return [f"[panel of {stage}]({where}/{stage}/panel.png)" for stage in STAGES]
+        return [*links, f"[panel{whose}]({where}/panel.png)"]
+    return links + [f"[panel of {stage}{whose}]({where}/{stage}/panel.png)" for stage in STAGES]
 
 
 def _diverged(results: Sequence[Result]) -> Iterator[str]:

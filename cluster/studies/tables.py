@@ -56,12 +56,13 @@ def meanings(results: Sequence[Result], mode: str) -> str:
     return "; ".join(f"{_title(name)}: {MEANINGS[name]}" for name in _names(results, mode) if name in MEANINGS)
 
 
-def category_table(study: StudyConfig, results: Sequence[Result], mode: str) -> list[str]:
-    """The headline score of one mode by category."""
+def category_table(study: StudyConfig, results: Sequence[Result], mode: str, score: str | None = None) -> list[str]:
+    """A score of one mode by category, the headline's if none is named."""
     found: dict[str, str] = {}
+    asked = "" if score is None else f":{score}"
     for result in results:
         for tag, category in result.scores.get(mode, {}).get("by_category", {}).items():
-            found[f"category:{tag}"] = _title(tag) + (" (seen)" if category["seen"] else "")
+            found[f"category:{tag}{asked}"] = _title(tag) + (" (seen)" if category["seen"] else "")
     return _all_rows(study, results, mode, found)
 
 

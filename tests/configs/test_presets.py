@@ -182,6 +182,7 @@ def test_a_control_knows_nothing_and_is_evaluated_as_what_it_controls(path: Path
             "regulariser_adaptive",
             {"algorithm.regulariser": AdaptiveVelocityMse(weight=2.4e-5, target=0.15, rate=0.3).model_dump()},
         ),
+        ("regulariser_velocity_mse_strong", {"algorithm.regulariser.weight": 8 * 2.4e-5}),
         ("ratio_norm_off", {"algorithm.ratio_norm": False}),
         ("window_2", {"algorithm.window.size": 2}),
         ("window_6", {"algorithm.window.size": 6}),

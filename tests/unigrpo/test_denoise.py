@@ -6,9 +6,8 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
-from torch.distributions import Normal
 
-from unigrpo.algo.flow import gaussian_logp, ode_step, sde_step, time_grid
+from unigrpo.algo.flow import ode_step, sde_step, time_grid
 from unigrpo.denoise import Denoised, denoise, seeded_noise, trajectories
 
 # Shapes: S samples, W window steps, N grid points, L latent tokens, C channels.
@@ -96,8 +95,6 @@ def test_recorded_transitions_are_those_that_were_drawn() -> None:
     done = run(SEEDS, range(3))
     std_W = done.sigma_SW[0] * (grid_N[:3] - grid_N[1:4]).sqrt()
     for k in range(3):
-        expected = Normal(done.mean_SWLC[:, k].double(), std_W[k]).log_prob(done.x_next_SWLC[:, k].double()).mean((-2, -1))
-        torch.testing.assert_close(gaussian_logp(done.x_next_SWLC, done.mean_SWLC, std_W[:, None, None])[:, k], expected)
         xi_SLC = (done.x_next_SWLC[:, k] - done.mean_SWLC[:, k]) / std_W[k].float()
         torch.testing.assert_close(xi_SLC, seeded_noise(SEEDS, k, SHAPE_LC), rtol=1e-4, atol=1e-5)
 

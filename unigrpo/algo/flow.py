@@ -90,13 +90,6 @@ def sde_step(x: Tensor, v: Tensor, t: Time, t_next: Time, *, noise_level: float)
     return Transition(mean=x_coefficient.to(x) * x - v_coefficient.to(x) * v.to(x.dtype), std=sigma * h.sqrt())
 
 
-def gaussian_logp(x_next: Tensor, mean: Tensor, std: Time) -> Tensor:
-    """log N(x_next; mean, std^2) with its constants, averaged over the D elements: [...] float64."""
-    std = torch.as_tensor(std, dtype=torch.float64, device=mean.device)
-    xi = (x_next.double() - mean.double()) / std
-    return (-0.5 * xi**2 - std.log() - 0.5 * math.log(2 * math.pi)).mean((-2, -1))
-
-
 def log_ratio(mean: Tensor, old_mean: Tensor, x_next: Tensor, std: Time) -> Tensor:
     """log p(x_next) / p_old(x_next), averaged over the D elements: [...] float64 (paper equation 4; the ratio_norm ablation).
 

@@ -48,8 +48,8 @@ def fake_scores(strict: float, *, counting: float = 0.5, plan: float | None = No
         "headline": {"score": "strict", "over": "pictures"},
         "category_mean": {"strict": 0.9, "graded": 0.9, "interval": {"strict": [0.8, 1], "graded": [0.8, 1]}},
         "by_category": {
-            "counting": {"strict": counting, "seen": False, "interval": {"strict": [0.25, 0.75]}},
-            "colors": {"strict": 1.0, "seen": True, "interval": {"strict": None}},
+            "counting": {"strict": counting, "graded": counting + 0.125, "seen": False, "interval": {"strict": [0.25, 0.75]}},
+            "colors": {"strict": 1.0, "graded": 1.0, "seen": True, "interval": {"strict": None}},
         },
     }
     return scores if plan is None else scores | {"plan_correct": plan, "ground_truth_plan": 0.8}

@@ -39,7 +39,7 @@ def test_pairs_with_the_papers_best_row_and_with_the_baseline_are_picked_out(tmp
         "| unigrpo - fpo",
         "| unigrpo - text_grpo",
     ]
-    assert "| text_grpo - fpo | +.030 | -.100 [-.100, -.100] | 2 | the other way round |" in lines[fold:]
+    assert "| text_grpo - fpo | +.030 | -.100 (2 equal runs) | 2 | the other way round |" in lines[fold:]
     assert "The paper's order: unigrpo > text_grpo > fpo > sft." in lines
     assert "Of all 6 pairs that the paper tells apart: 5 as in the paper, 1 the other way round, 0 undecided." in lines
     assert "The other way round: fpo above text_grpo." in lines
@@ -77,8 +77,10 @@ def test_where_one_row_alone_was_trained_there_is_no_pair(tmp_path: Path) -> Non
     assert list(order_lines(fake_study(tmp_path, rows=rows({})), told, "think")) == []
 
 
-def test_a_mode_that_the_paper_has_no_figures_for_orders_nothing(tmp_path: Path) -> None:
-    assert list(order_lines(fake_study(tmp_path, rows=rows(PAPER)), results(), "no_think")) == []
+def test_in_a_mode_that_the_paper_has_no_figures_for_the_pairs_of_trained_rows_are_folded_away(tmp_path: Path) -> None:
+    lines = list(order_lines(fake_study(tmp_path, rows=rows(PAPER), control="fpo"), results(), "no_think"))
+    assert lines[0] == "<details><summary>Pairs of trained rows, no_think</summary>"
+    assert lines[4:] == ["| text_grpo - unigrpo | -.103 [-.134, -.071] | 2 | below |", "", "</details>"]
 
 
 def test_a_replication_tells_the_pairs_of_its_rows_beside_the_first_start(tmp_path: Path) -> None:
@@ -88,5 +90,5 @@ def test_a_replication_tells_the_pairs_of_its_rows_beside_the_first_start(tmp_pa
     assert replication_table(found) == [
         "| pair | paper | from sft | verdict, sft | from base | verdict, base |",
         "| --- | --- | --- | --- | --- | --- |",
-        "| fpo - sft | +.030 | +.200 [+.200, +.200] | as in the paper | +.000 [+.000, +.000] | undecided |",
+        "| fpo - sft | +.030 | +.200 (2 equal runs) | as in the paper | +.000 (2 equal runs) | undecided |",
     ]

@@ -43,7 +43,7 @@ def test_the_answer_stands_first(tmp_path: Path) -> None:
     lines = page(tmp_path)
     assert lines[:3] == ["# Study fake", "", "Which is best?"]
     assert lines[4] == "**Not finished**: 1 are missing: unigrpo/base-seed1."
-    ranking = "unigrpo .750 [.115, 1.385] > text_grpo (control) .700 [.700, .700] > sft .500 [.000, 1.000]†"
+    ranking = "unigrpo .750 [.115, 1.385] > text_grpo (control) .700 (2 equal runs) > sft .500 [.000, 1.000]†"
     assert lines[8] == f"Ranking in think, by the mean over runs: {ranking}."
     assert lines[6].startswith(
         "Target (unigrpo - sft at least +.200 in strict, think, with intervals that do not overlap): **missed"
@@ -63,7 +63,7 @@ def test_the_headline_table_holds_scores_gains_paper_and_runs(tmp_path: Path) ->
     lines = section(page(tmp_path), "Scores, think")
     assert "| row | strict, think | gain over sft | one more run | paper (gain) | runs |" in lines
     assert "| sft | .500 [.000, 1.000]† | – | – | .820 | 1 |" in lines
-    assert "| text_grpo (control) | .700 [.700, .700] | +.200 [+.200, +.200] | .700 to .700 | .880 (+.060) | 2 |" in lines
+    assert "| text_grpo (control) | .700 (2 equal runs) | +.200 (2 equal runs) | – | .880 (+.060) | 2 |" in lines
     assert "| unigrpo | .750 [.115, 1.385] | +.250 [-.385, +.885] | -.350 to 1.850 | .900 (+.080) | 2 |" in lines
     assert "The paper's figures are GenEval." in lines
 
@@ -85,13 +85,17 @@ def test_runs_of_a_second_start_change_no_ranking_and_stand_beside(tmp_path: Pat
     assert "| unigrpo | .705 [.641, .769] | +.205 [+.141, +.269] | .595 to .815 | .900 (+.080) | 2 |" in section(
         lines, "Scores, think"
     )
-    assert "| unigrpo | .755 | .855 | .800 [.800, .800] | .600 [.600, .600] |" not in lines
+    assert "| unigrpo | .755 | .855 | .800 (2 equal runs) | .600 (2 equal runs) |" not in lines
     again = section(lines, "Replication from base")
     assert "| unigrpo | .505 [.441, .569] | +.205 [+.141, +.269] | .395 to .615 | .900 (+.080) | 2 |" in again
     assert "| pair | paper | from sft | verdict, sft | from base | verdict, base |" in again
     both = "+.205 [+.141, +.269] | as in the paper | +.205 [+.141, +.269] | as in the paper"
     assert f"| unigrpo - sft | +.080 | {both} |" in again
     assert any(line.startswith("Target (") for line in again)
+    other = again[again.index("<details><summary>From base, no_think</summary>") :]
+    assert "| unigrpo | .253 [.221, .284] | +.103 [+.071, +.134] | .197 to .308 | 2 |" in other
+    [pair] = [line for line in other if line.startswith("| unigrpo - sft | – | ")]
+    assert pair.count("[+.071, +.134] | above |") == 2
 
 
 def test_a_start_from_which_every_run_diverged_says_so_and_has_no_score(tmp_path: Path) -> None:
@@ -100,7 +104,7 @@ def test_a_start_from_which_every_run_diverged_says_so_and_has_no_score(tmp_path
     assert "- unigrpo/base-seed0: metric loss of step 4 is nan" in section(lines, "Runs that diverged")
     lost = [*RESULTS[:-1], fake_result("text_grpo", "sft", 2, None)]
     scores = section(page(tmp_path, lost), "Scores, think")
-    told = "| text_grpo (control) | .700 [.700, .700] | +.200 [+.200, +.200] | .700 to .700 | .880 (+.060) |"
+    told = "| text_grpo (control) | .700 (2 equal runs) | +.200 (2 equal runs) | – | .880 (+.060) |"
     assert f"{told} 3, of which 1 diverged |" in scores
 
 
@@ -108,7 +112,7 @@ def test_every_mode_has_its_scores_and_its_order(tmp_path: Path) -> None:
     rows = fake_study(tmp_path).model_dump()["rows"]
     rows["sft"]["paper"]["no_think"], rows["unigrpo"]["paper"]["no_think"] = 0.83, 0.80
     lines = section(page(tmp_path, rows=rows), "no_think")
-    assert "| text_grpo (control) | .350 [.350, .350] | +.100 [+.100, +.100] | .350 to .350 | – | 2 |" in lines
+    assert "| text_grpo (control) | .350 (2 equal runs) | +.100 (2 equal runs) | – | – | 2 |" in lines
     assert "The paper's order: sft > unigrpo." in lines
     assert "| sft - unigrpo | +.030 | -.125 [-.443, +.193] | 2 | undecided |" in lines
     assert "| row | counting | colors (seen) |" in lines
@@ -119,7 +123,10 @@ def test_all_scores_and_categories_are_told_with_what_they_are(tmp_path: Path) -
     assert "| row | strict | graded | ground truth plan | plan correct |" in lines
     assert "| sft | .500 [.000, 1.000]† | .600 [.000, 1.000]† | .800 | .600 |" in lines
     assert "plan correct: share of thoughts that are a plan which satisfies the prompt" in lines[1]
-    assert "| sft | .500 [.250, .750]† | 1.000 |" in section(page(tmp_path), "Categories, think")
+    categories = section(page(tmp_path), "Categories, think")
+    assert "| sft | .500 [.250, .750]† | 1.000 |" in categories
+    graded = categories[categories.index("<details><summary>Categories, think, graded</summary>") :]
+    assert "| sft | .625 | 1.000 |" in graded
 
 
 def test_what_a_row_costs_is_a_mean_over_its_runs(tmp_path: Path) -> None:
@@ -164,6 +171,18 @@ def test_a_rows_first_run_has_its_pictures_linked(tmp_path: Path) -> None:
     lines = section(page(tmp_path, [RESULTS[0], watched, RESULTS[4]]), "Sample sheets")
     panels = [f"[panel of {stage}](unigrpo/sft-seed0/{stage}/panel.png)" for stage in ("stage-1", "stage-2")]
     assert f"- unigrpo: {both}, {', '.join(panels)}" in lines
+
+
+def test_what_alarmed_has_its_pictures_linked(tmp_path: Path) -> None:
+    panels = [[{"step": 0, "alarm/gap": loud and seed == 1}] for loud in (True, False) for seed in (0, 1, 2)]
+    runs = [fake_result("unigrpo", "sft", seed, 0.7, panel=rows) for seed, rows in enumerate(panels[:3])]
+    quiet = [fake_result("text_grpo", "sft", seed, 0.7, panel=rows) for seed, rows in enumerate(panels[3:])]
+    lines = section(page(tmp_path, [RESULTS[0], *quiet, *runs]), "Sample sheets")
+    own, folder = "[panel](unigrpo/sft-seed0/panel.png)", "unigrpo/sft-seed1"
+    alarmed = f"[think of seed 1]({folder}/samples/think/sheet.png), [panel of seed 1]({folder}/panel.png)"
+    [line] = [line for line in lines if line.startswith("- unigrpo: ")]
+    assert line.endswith(f", {own}, {alarmed}")
+    assert not any("seed1" in each for each in lines if each.startswith("- text_grpo"))
 
 
 def test_commands_hold_the_overrides_and_the_last_row_that_is_not_the_control(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from torch.distributions import Independent, Normal
 
 from unigrpo.algo.flow import (
     D_REF,
-    gaussian_logp,
     latent_kl_weight,
     log_ratio,
     noise_scale,
@@ -183,11 +182,6 @@ def density(x_SWLC: Tensor, mean_SWLC: Tensor, std_W11: Tensor) -> Tensor:
     """[S, W] log-density summed over D, by torch.distributions."""
     log_prob: Tensor = Independent(Normal(mean_SWLC, std_W11.expand_as(mean_SWLC)), 2).log_prob(x_SWLC)
     return log_prob
-
-
-def test_density_is_the_gaussian_it_claims() -> None:
-    mean, _, x_next, std = pair()
-    torch.testing.assert_close(gaussian_logp(x_next, mean, std), density(x_next, mean, std) / 20)
 
 
 def test_log_ratio_is_the_difference_of_densities() -> None:
