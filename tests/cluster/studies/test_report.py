@@ -94,8 +94,8 @@ def test_runs_of_a_second_start_change_no_ranking_and_stand_beside(tmp_path: Pat
     assert any(line.startswith("Target (") for line in again)
     other = again[again.index("<details><summary>From base, no_think</summary>") :]
     assert "| unigrpo | .253 [.221, .284] | +.103 [+.071, +.134] | .197 to .308 | 2 |" in other
-    [pair] = [line for line in other if line.startswith("| unigrpo - sft | – | ")]
-    assert pair.count("[+.071, +.134] | above |") == 2
+    [pair] = [line for line in other if line.startswith("| sft - unigrpo | – | ")]
+    assert pair.count("[-.134, -.071] | below |") == 2
 
 
 def test_a_start_from_which_every_run_diverged_says_so_and_has_no_score(tmp_path: Path) -> None:
