@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, NonNegativeInt, PositiveInt, StringConstraints, model_validator
 
 from configs.base import AbsolutePath, Section
+from configs.roles import ClusterConfig
 from configs.sections import Prompts, ShapesPrompts
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+$")]
@@ -89,6 +90,8 @@ class StudyConfig(Section):
     """Pictures of a sample sheet: the same prompts and seeds in every run."""
     keeps_policy: bool = True
     """Whether a finished run keeps its last policy; everything else of its checkpoints is removed."""
+    cluster: ClusterConfig | None = None
+    """Where all of its runs work, and how long it waits; null leaves it to the rows' configs."""
     lanes: PositiveInt | None = None
     """Systems that run at the same time, if the cluster has room for them; null is as many as it has room for."""
 

@@ -48,9 +48,9 @@ def study_file(name: str) -> Path:
     return path
 
 
-def sft_config(start: FineTuned, folder: Path) -> SftConfig:
-    """The fine-tuning that makes a start. Raises ConfigError."""
-    config = load(folder / start.config, start.overrides)
+def sft_config(study: StudyConfig, start: FineTuned, folder: Path) -> SftConfig:
+    """The fine-tuning that makes a start of a study whose file lies in `folder`. Raises ConfigError."""
+    config = load(folder / start.config, [*start.overrides, *_cluster(study)])
     if not isinstance(config, SftConfig):
         raise ConfigError(f"{folder / start.config} makes a start, so its task must be sft, but it is {config.task}")
     return config
@@ -64,7 +64,7 @@ def runs_of(study: StudyConfig, folder: Path, *, rows: Sequence[str] = (), seeds
     """
     if unknown := [name for name in rows if name not in study.rows]:
         raise ConfigError(f"there is no row {', '.join(unknown)}; rows are {', '.join(study.rows)}")
-    starts = {name: _path(start, folder) for name, start in study.starts.items()}
+    starts = {name: _path(study, start, folder) for name, start in study.starts.items()}
     asked = {name: study.rows[name] for name in study.rows if name in rows or not rows}
     own = {name: _steps(study, _config(folder, row, ())) if row.trains else [] for name, row in asked.items()}
     runs = [
@@ -82,6 +82,7 @@ def _run(study: StudyConfig, folder: Path, name: str, start: str, path: Path, se
     row = study.rows[name]
     run_dir = study.run_dir / run_name(name, start, seed)
     place = [f"run_dir={json.dumps(str(run_dir))}", f"model.path={json.dumps(str(path))}", f"seed={seed or 0}", *steps]
+    place += _cluster(study)
     validation = study.validation
     prompts = validation.prompts.model_dump_json()
     watched = [f"evaluation.every={validation.every}", f"evaluation.prompts={prompts}"]
@@ -110,8 +111,12 @@ def _config(folder: Path, row: Row, overrides: Sequence[str]) -> TrainConfig:
     return config
 
 
-def _path(start: StudyStart, folder: Path) -> Path:
-    return last_policy(sft_config(start, folder)) if isinstance(start, FineTuned) else start.path
+def _cluster(study: StudyConfig) -> list[str]:
+    return [] if study.cluster is None else [f"cluster={study.cluster.model_dump_json()}"]
+
+
+def _path(study: StudyConfig, start: StudyStart, folder: Path) -> Path:
+    return last_policy(sft_config(study, start, folder)) if isinstance(start, FineTuned) else start.path
 
 
 def _require_one_judge(runs: Sequence[Run]) -> None:

@@ -130,7 +130,7 @@ def make_starts(study: StudyConfig, folder: Path, names: set[str]) -> None:
     for name in study.starts:
         start = study.starts[name]
         if name in names and isinstance(start, FineTuned):
-            config = sft_config(start, folder)
+            config = sft_config(study, start, folder)
             if last_policy(config).exists():
                 _require_made_so(name, config)
             else:

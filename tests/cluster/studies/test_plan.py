@@ -5,12 +5,13 @@ from pathlib import Path
 import pytest
 
 from cluster.stages import stages_of
-from cluster.studies.plan import runs_of, study_file
+from cluster.studies.plan import runs_of, sft_config, study_file
 from cluster.studies.reproduce import load_study
 from cluster.system import training_roles
 from cluster.workers import require_alike
 from configs.load import ConfigError
 from configs.sections import ShapesPrompts
+from configs.study import FineTuned
 from tests.cluster.studies.fakes import CONFIGS, fake_study
 
 FILES = sorted(CONFIGS.glob("*.yaml"))
@@ -40,6 +41,18 @@ def test_a_run_trains_from_its_start_with_its_seed_and_validates_on_prompts_for_
     for each in run.modes.values():
         assert (each.evaluation.prompts, each.evaluation.images_per_prompt) == (ShapesPrompts(split="held_out"), 2)
         assert each.algorithm == config.algorithm
+
+
+def test_a_study_says_where_all_of_its_runs_work_and_its_starts_are_made(tmp_path: Path) -> None:
+    start = {"kind": "sft", "config": "../shapes_sft.yaml", "overrides": [f"run_dir={tmp_path}/sft1"]}
+    cluster = {"address": "auto", "start_timeout": 900.0}
+    study = fake_study(tmp_path, cluster=cluster, starts={"sft": start, "base": start})
+    for run in runs_of(study, CONFIGS):
+        for config in (run.config, *run.modes.values()):
+            assert (config.cluster.address, config.cluster.start_timeout) == ("auto", 900.0)
+    made = study.starts["sft"]
+    assert isinstance(made, FineTuned)
+    assert sft_config(study, made, CONFIGS).cluster.address == "auto"
 
 
 def test_validation_is_in_the_headline_mode_whatever_a_row_trains_on(tmp_path: Path) -> None:
