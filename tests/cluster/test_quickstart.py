@@ -14,8 +14,8 @@ from cluster.run import scores_of
 CONTROL = [
     "reward={kind: random, placement: {num_cpus: 0.25}}",
     "evaluation.reward={kind: geneval, detector: shapes, placement: {num_cpus: 0.25}}",
-    "steps=40",
-    "evaluation.every=40",
+    "steps=20",
+    "evaluation.every=20",
 ]
 
 
