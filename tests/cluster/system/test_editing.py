@@ -77,8 +77,9 @@ def test_edits_are_trained_on_and_evaluated_with_guidance(command: Command, tmp_
     assert not any(same[name] for name in same if name.endswith("q_proj.weight") and name.startswith("language_model."))
 
     pictures = {}
-    for name, override in (("guided", "evaluation.num_points=4"), ("plain", "evaluation.guidance=null")):
-        evaluated = command("evaluate", run, "--out", tmp_path / name, override)
+    overrides = {"guided": "evaluation.num_points=4", "plain": "evaluation.guidance=null"}
+    evaluations = {name: command("evaluate", run, "--out", tmp_path / name, asked) for name, asked in overrides.items()}
+    for name, evaluated in evaluations.items():
         output, _ = evaluated.communicate(timeout=500)
         assert evaluated.returncode == 0, output
         pictures[name] = [file.read_bytes() for file in sorted((tmp_path / name).glob("*/samples/*.png"))]
