@@ -106,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     reproduce.add_argument("study", help="table1 or another file of configs/studies, or the path of a YAML file")
     reproduce.add_argument("overrides", nargs="*", metavar="key=value", help=OVERRIDES)
     reproduce.add_argument("--rows", type=_names, default=(), metavar="ROW,ROW", help="a part of the rows")
-    reproduce.add_argument("--seeds", type=_numbers, default=(), metavar="N,N", help="instead of the study's seeds")
+    reproduce.add_argument("--seeds", type=_seeds, default=(), metavar="N,N", help="instead of the study's seeds")
     reproduce.add_argument("--report", action="store_true", help="only write the report of what is finished")
     reproduce.set_defaults(run=_reproduce)
     quickstart = commands.add_parser("quickstart", help="train the bundled model for a few minutes and show before and after")
@@ -129,8 +129,11 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(text.split(","))
 
 
-def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in text.split(","))
+def _seeds(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(number) for number in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"seeds are {text!r}; give numbers separated by commas, such as 3,4") from None
 
 
 def _config(options: argparse.Namespace, kind: type[C]) -> C:

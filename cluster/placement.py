@@ -11,7 +11,7 @@ from typing import Any
 import ray
 from ray.util.placement_group import PlacementGroup, placement_group
 
-from cluster.faults import Stalled
+from cluster.faults import Fault, Stalled
 from configs.load import ConfigError
 from configs.roles import ClusterConfig, Placement
 
@@ -23,7 +23,7 @@ KNOCK_TIMEOUT = 10.0
 def connect(config: ClusterConfig) -> None:
     """Start a fresh Ray on this machine, or join the one at `cluster.address`; actors get this project's own packages.
 
-    Raises ConfigError when nothing answers at the address.
+    Raises ConfigError when nothing answers at the address, and Fault when a fresh Ray does not start.
     """
     local = {"include_dashboard": False} if config.address == "local" else {}
     try:
@@ -41,6 +41,10 @@ def connect(config: ClusterConfig) -> None:
             f"cluster.address is {config.address}, and no Ray answers there ({error}); start one with `ray start --head`, "
             "or use cluster.address=local"
         ) from None
+    except Exception as error:
+        if config.address != "local":
+            raise
+        raise Fault(f"Ray did not start: {error}; if this machine is busy, run the same command again") from error
 
 
 def _knock(address: str) -> None:

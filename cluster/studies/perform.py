@@ -18,7 +18,7 @@ from cluster.stages import begun_stages, is_finished, last_policy
 from cluster.studies.compute import panel_rows, rows_of, training_compute, training_curves
 from cluster.studies.plan import Run
 from cluster.studies.provenance import begun, now
-from cluster.studies.result import POLICY, RESULT, Result, decisive, hash_of, modes_to_do, read_result
+from cluster.studies.result import POLICY, RESULT, Result, decisive, hash_of, mode_of, modes_to_do, read_result
 from cluster.studies.thoughts import plan_scores
 from cluster.view import View
 from cluster.workers import Workers
@@ -45,7 +45,8 @@ def perform(run: Run, study: StudyConfig, workers: Workers, watching: Watching, 
         result, policy = _train(run, workers, watching)
     else:
         result, policy = _result(run, ()), _start(run)
-    config, scores = decisive(run), dict(result.scores)
+    besides = {key: value for key, value in result.config.items() if mode_of(key) not in (None, *run.modes)}
+    config, scores = decisive(run) | besides, dict(result.scores)
     if result.diverged is None:
         left = replace(run, modes={mode: run.modes[mode] for mode in modes_to_do(run)})
         with watching(0) as view:
@@ -53,7 +54,7 @@ def perform(run: Run, study: StudyConfig, workers: Workers, watching: Watching, 
     painted, seconds = (sum(each[name] for each in scores.values()) for name in ("painted", "seconds"))
     replace(
         result,
-        scores={mode: scores[mode] for mode in run.modes if mode in scores},
+        scores=scores,
         compute={**result.compute, "evaluation_images": painted, "seconds": {**result.compute["seconds"], "modes": seconds}},
         config=config,
         config_hash=hash_of(config),

@@ -122,9 +122,9 @@ def _legend(study: StudyConfig, own: Sequence[Result], mode: str) -> Iterator[st
     yield f"A score is the mean over runs, one a seed, each of {scores['pictures']} pictures of {scores['prompts']} prompts,"
     yield "the same with the same seeds for every run. In brackets its 95 % interval: Student's t over runs, which says where"
     yield "the mean of many training seeds would lie on these prompts, and may reach beyond 0 or 1;"
-    yield f"{OVER_PROMPTS}: one run, untrained, bootstrap over prompts. Runs that are equal to the last picture have no"
-    yield "interval: they say nothing of the next. One more run: where a single run with another seed would lie, in 95 of 100"
-    yield "cases."
+    yield f"{OVER_PROMPTS}: one run, untrained, bootstrap over prompts. One trained run has no interval, nor have runs whose"
+    yield "scores happen to be equal: they say nothing of the next. One more run: where a single run with another seed would"
+    yield "lie, in 95 of 100 cases."
     if (base := baseline_of(study)) is not None:
         yield f"Gain: the difference to {base} in the same mode, t interval over runs, with the prompts taken as given."
     if study.control is not None:

@@ -1,6 +1,7 @@
 """`unigrpo reproduce`: a study from its starts to its report. What is finished is left alone; what was cut off goes on."""
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -70,18 +71,26 @@ def _run_open(
     runs = runs_of(study, folder, rows=rows, seeds=seeds)
     require_same_study(results_of(study), runs)
     make_starts(study, folder, {run.start for run in runs})
-    waiting = []
-    for run in runs:
-        if modes_to_do(run):
-            waiting.append(run)
-        else:
+    left = [modes_to_do(run) for run in runs]
+    for run, modes in zip(runs, left, strict=True):
+        if not modes:
             tidy(run, study)
-    print(f"{study.name}: {len(runs) - len(waiting)} of {len(runs)} runs are finished, {len(waiting)} to go", flush=True)
+    print(f"{study.name}: {plan_text(study, left)}", flush=True)
+    waiting = [run for run, modes in zip(runs, left, strict=True) if modes]
     if not waiting:
         return []
     roles = _check(study, waiting)
     (study.run_dir / STUDY_FILE).write_text(dump(study), encoding="utf-8")
     return run_all(waiting, lambda runs: _one_session(study, runs, roles, command))
+
+
+def plan_text(study: StudyConfig, left: Sequence[Sequence[str]]) -> str:
+    """What is to do, given the modes that each run has no scores of."""
+    finished = sum(not modes for modes in left)
+    told = f"{finished} of {len(left)} runs are finished, {len(left) - finished} to go"
+    if lacking := [modes for modes in left if 0 < len(modes) < len(study.modes)]:
+        told += f", of which {len(lacking)} have ended but lack scores of: {', '.join(sorted({*chain(*lacking)}))}"
+    return told
 
 
 def run_all(runs: Sequence[Run], attempt: Callable[[Sequence[Run]], tuple[list[Failure], list[Run]]]) -> list[Failure]:
@@ -134,7 +143,7 @@ def make_starts(study: StudyConfig, folder: Path, names: set[str]) -> None:
             if last_policy(config).exists():
                 _require_made_so(name, config)
             else:
-                print(f"{study.name}: start {name} is fine-tuned into {config.run_dir}", flush=True)
+                print(f"{study.name}: before its runs the start {name} is fine-tuned, once, into {config.run_dir}", flush=True)
                 run_sft(config)
 
 

@@ -76,6 +76,8 @@ def read_result(path: Path) -> Result:
 def modes_to_do(run: Run) -> list[str]:
     """The modes that a run has no scores of: all of one that has not ended, those that its study got since of one that has.
 
+    What it was evaluated in besides is left alone.
+
     Raises ConfigError where what ended there was another run, and where modes were added and its policy was not kept.
     """
     path = run.config.run_dir / RESULT
@@ -83,12 +85,13 @@ def modes_to_do(run: Run) -> list[str]:
         return list(run.modes)
     result = read_result(path)
     today = decisive(run)
-    known = {_mode(key) for key in result.config}
+    known = {mode_of(key) for key in result.config}
     added = [mode for mode in run.modes if mode not in known]
+    shared = {None, *known} & {None, *run.modes}
     differing = [
         f"{key} was {result.config.get(key)!r} and is {today.get(key)!r}"
         for key in sorted(result.config.keys() | today.keys())
-        if result.config.get(key) != today.get(key) and _mode(key) not in added
+        if result.config.get(key) != today.get(key) and mode_of(key) in shared
     ]
     if differing:
         raise ConfigError(
@@ -118,9 +121,11 @@ def require_same_study(results: Sequence[Result], planned: Sequence[Run] = ()) -
     trained: dict[str, Mapping[str, Any]] = {}
     modes: dict[str, dict[str, dict[str, Any]]] = {}
     for name, row, seed, config in told:
-        rows.setdefault(row, {})[name] = {key: value for key, value in config.items() if key not in free and _mode(key) is None}
+        rows.setdefault(row, {})[name] = {
+            key: value for key, value in config.items() if key not in free and mode_of(key) is None
+        }
         for key, value in config.items():
-            if (mode := _mode(key)) is not None:
+            if (mode := mode_of(key)) is not None:
                 modes.setdefault(mode, {}).setdefault(name, {})[key] = value
         if seed is not None:
             trained[name] = {"steps of all stages": config.get("steps", 0) + config.get("then.steps", 0)}
@@ -161,6 +166,12 @@ def hash_of(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def mode_of(key: str) -> str | None:
+    """The mode that a dotted key is of. Example: modes.think.temperature and content of modes.think.prompts -> think."""
+    found = MODE_KEY.match(key)
+    return None if found is None else found[1]
+
+
 def _files(run: Run) -> Iterator[tuple[str, Path]]:
     """What is read beside the start: files of prompts, and reward models that are climbed, with the keys of their sections."""
     prompts = {"prompts": run.config.prompts, "evaluation.prompts": run.config.evaluation.prompts}
@@ -193,9 +204,3 @@ def _counts(key: str) -> bool:
     """Whether a dotted key decides what a run comes to."""
     parts = key.split(".")
     return parts[0] not in IDLE and "placement" not in parts[:-1] and parts[-1] != "num_workers"
-
-
-def _mode(key: str) -> str | None:
-    """The mode that a dotted key is of. Example: modes.think.temperature and content of modes.think.prompts -> think."""
-    found = MODE_KEY.match(key)
-    return None if found is None else found[1]

@@ -168,6 +168,12 @@ def test_a_finished_run_is_evaluated_in_the_modes_that_its_study_got_since(
     assert [(each["commit"], each["ended"] is None) for each in after.provenance] == [("1", False), ("2", False)]
     seconds = {**before.compute["seconds"], "modes": 6.0}
     assert after.compute == {**before.compute, "evaluation_images": 180, "seconds": seconds}
+    less = fake_study(study.run_dir, modes={"think": study.modes["think"], "hot": ["evaluation.temperature=1.5"]})
+    [run] = [run for run in runs_of(less, CONFIGS) if run.name == name]
+    perform(run, less, Workers(), View, COMMAND)
+    last = read_result(folder / RESULT)
+    assert (fake.modes[-1], list(last.scores)) == (["hot"], ["think", "no_think", "greedy", "hot"])
+    assert last.config.keys() > after.config.keys()
 
 
 def test_plans_are_right_or_wrong_for_their_prompt_and_followed_or_not(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from cluster.faults import Fault, Lost, Stalled
 from cluster.studies import reproduce as module
 from cluster.studies.lanes import Failure
 from cluster.studies.plan import Run, runs_of
-from cluster.studies.reproduce import make_starts, run_all, run_study
+from cluster.studies.reproduce import make_starts, plan_text, run_all, run_study
 from cluster.studies.result import settings
 from configs.load import ConfigError, load, model_folder
 from configs.schema import SftConfig
@@ -39,6 +39,13 @@ class FakeSessions:
             if (fault := self._faults(run)) is not None:
                 return [Failure(run=run, error=fault)], list(runs[place + 1 :])
         return [], []
+
+
+def test_what_is_to_do_is_told(tmp_path: Path) -> None:
+    study = fake_study(tmp_path)
+    assert plan_text(study, [[], ["think", "no_think"]]) == "1 of 2 runs are finished, 1 to go"
+    told = "1 of 3 runs are finished, 2 to go, of which 1 have ended but lack scores of: no_think"
+    assert plan_text(study, [[], ["no_think"], ["think", "no_think"]]) == told
 
 
 def test_a_run_that_always_fails_does_not_keep_the_others_from_their_end(tmp_path: Path) -> None:

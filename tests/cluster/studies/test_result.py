@@ -76,8 +76,9 @@ def test_a_mode_that_a_study_got_is_all_that_is_left_to_do(tmp_path: Path) -> No
     assert modes_to_do(more) == ["greedy"]
     finished(more)
     assert not modes_to_do(more)
-    with pytest.raises(ConfigError, match=r"modes\.greedy\.temperature was 0\.0 and is None"):
-        modes_to_do(run)
+    assert not modes_to_do(run)  # what it was evaluated in besides is left alone
+    with pytest.raises(ConfigError, match=r"modes\.greedy\.temperature was 0\.0 and is 0\.5"):
+        modes_to_do(the_run(tmp_path, modes=MODES | {"greedy": ["evaluation.temperature=0.5"]}))
 
 
 def test_a_run_that_diverged_has_nothing_left_to_evaluate(tmp_path: Path) -> None:
