@@ -131,7 +131,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 def _seeds(text: str) -> tuple[int, ...]:
     try:
-        return tuple(int(number) for number in text.split(","))
+        return tuple(dict.fromkeys(int(number) for number in text.split(",")))
     except ValueError:
         raise argparse.ArgumentTypeError(f"seeds are {text!r}; give numbers separated by commas, such as 3,4") from None
 

@@ -36,15 +36,15 @@ def connect(config: ClusterConfig) -> None:
             logging_level="ERROR",
             **local,
         )
-    except ConnectionError as error:
+    except Exception as error:
+        if config.address == "local":
+            raise Fault(f"Ray did not start: {error}; if this machine is busy, run the same command again") from error
+        if not isinstance(error, ConnectionError):
+            raise
         raise ConfigError(
             f"cluster.address is {config.address}, and no Ray answers there ({error}); start one with `ray start --head`, "
             "or use cluster.address=local"
         ) from None
-    except Exception as error:
-        if config.address != "local":
-            raise
-        raise Fault(f"Ray did not start: {error}; if this machine is busy, run the same command again") from error
 
 
 def _knock(address: str) -> None:

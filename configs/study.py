@@ -91,7 +91,7 @@ class StudyConfig(Section):
     keeps_policy: bool = True
     """Whether a finished run keeps its last policy; everything else of its checkpoints is removed."""
     cluster: ClusterConfig | None = None
-    """Where all of its runs work, and how long it waits; null leaves it to the rows' configs."""
+    """Where all of its runs work, and how long it waits, in place of the rows' own sections; null leaves them."""
     lanes: PositiveInt | None = None
     """Systems that run at the same time, if the cluster has room for them; null is as many as it has room for."""
 

@@ -31,7 +31,7 @@ def gain_cell(mean: Mean | None) -> str:
 
 
 def range_cell(bounds: tuple[float, float] | None) -> str:
-    """Example: .701 to .785; none where equal scores say nothing of the next."""
+    """Example: .701 to .785; none where equal runs say nothing of the next."""
     return NONE if bounds is None or _equal(bounds) else f"{short(bounds[0])} to {short(bounds[1])}"
 
 
@@ -52,7 +52,7 @@ def _interval(mean: Mean, sign: str) -> str:
     if mean.interval is None:
         return ""
     if mean.over == "runs" and _equal(mean.interval):
-        return f" ({mean.runs} equal scores)"
+        return f" (equal in {mean.runs} runs)"
     low, high = (short(bound, sign) for bound in mean.interval)
     return f" [{low}, {high}]"
 

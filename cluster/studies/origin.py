@@ -31,10 +31,10 @@ def origin_lines(study: StudyConfig, name: str, results: Sequence[Result], modes
     runs = []
     for each in results:
         told = [short(value_of(each.scores[mode], names[mode]) if mode in each.scores else None) for mode in modes]
-        commit = str(each.provenance[-1]["commit"])
-        runs.append([run_name(each.row, each.start, each.seed), *told, each.config_hash, commit])
+        commits = ", ".join(dict.fromkeys(str(made["commit"]) for made in each.provenance))
+        runs.append([run_name(each.row, each.start, each.seed), *told, each.config_hash, commits])
     heads = [f"{score}, {mode}" for mode, score in names.items()]
-    yield from ("", *folded("Scores, configs and commits, by run", table(["run", *heads, "config", "commit"], runs)))
+    yield from ("", *folded("Scores, configs and commits, by run", table(["run", *heads, "config", "commits"], runs)))
 
 
 def _overrides(results: Sequence[Result]) -> list[str]:

@@ -40,6 +40,7 @@ def perform(run: Run, study: StudyConfig, workers: Workers, watching: Watching, 
     folder = run.config.run_dir
     commands = begun(folder, command)
     if (folder / RESULT).is_file():
+        tidy(run, study)
         result, policy = read_result(folder / RESULT), folder / POLICY if run.seed is not None else _start(run)
     elif study.rows[run.row].trains:
         result, policy = _train(run, workers, watching)
@@ -58,7 +59,7 @@ def perform(run: Run, study: StudyConfig, workers: Workers, watching: Watching, 
         compute={**result.compute, "evaluation_images": painted, "seconds": {**result.compute["seconds"], "modes": seconds}},
         config=config,
         config_hash=hash_of(config),
-        provenance=[*(result.provenance or commands[:-1]), commands[-1] | {"ended": now()}],
+        provenance=[*result.provenance, *commands[len(result.provenance) : -1], commands[-1] | {"ended": now()}],
     ).write(folder)
     tidy(run, study)
 

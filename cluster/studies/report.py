@@ -56,7 +56,7 @@ def results_of(study: StudyConfig) -> list[Result]:
     return sorted(known, key=lambda each: (rows.index(each.row), starts.index(each.start), each.seed or 0))
 
 
-def missing_runs(study: StudyConfig, results: Sequence[Result]) -> list[str]:
+def missing_scores(study: StudyConfig, results: Sequence[Result]) -> list[str]:
     """The study's own runs that have no result, by name, and those that lack scores of a mode."""
     planned = [
         run_name(name, start, seed)
@@ -78,7 +78,7 @@ def report_lines(study: StudyConfig, name: str, results: Sequence[Result]) -> It
     yield from (f"# Study {study.name}", "", study.question, "")
     own = of_first_starts(study, results)
     scored = scored_modes(study, own)
-    if missing := missing_runs(study, results):
+    if missing := missing_scores(study, results):
         yield from (f"**Not finished**: {len(missing)} are missing: {', '.join(missing)}.", "")
     if scored:
         yield from _scores(study, own, scored[0])
@@ -122,9 +122,9 @@ def _legend(study: StudyConfig, own: Sequence[Result], mode: str) -> Iterator[st
     yield f"A score is the mean over runs, one a seed, each of {scores['pictures']} pictures of {scores['prompts']} prompts,"
     yield "the same with the same seeds for every run. In brackets its 95 % interval: Student's t over runs, which says where"
     yield "the mean of many training seeds would lie on these prompts, and may reach beyond 0 or 1;"
-    yield f"{OVER_PROMPTS}: one run, untrained, bootstrap over prompts. One trained run has no interval, nor have runs whose"
-    yield "scores happen to be equal: they say nothing of the next. One more run: where a single run with another seed would"
-    yield "lie, in 95 of 100 cases."
+    yield f"{OVER_PROMPTS}: one run, untrained, bootstrap over prompts. One trained run has no interval, nor has what happens"
+    yield "to be equal in all runs: it says nothing of the next run (a difference that is equal in all pairs counts as told"
+    yield "apart). One more run: where a single run with another seed would lie, in 95 of 100 cases."
     if (base := baseline_of(study)) is not None:
         yield f"Gain: the difference to {base} in the same mode, t interval over runs, with the prompts taken as given."
     if study.control is not None:
@@ -180,8 +180,8 @@ def _sheets(study: StudyConfig, own: Sequence[Result], modes: Sequence[str]) -> 
         if first is not None:
             links = _pictures(first, modes)
             for other in own:
-                if other.row == row and other is not first and other.scores and alarmed(other):
-                    links += _pictures(other, modes[:1], f" of seed {other.seed}")
+                if other.row == row and other is not first and alarmed(other):
+                    links += _pictures(other, modes[:1] if other.scores else (), f" of seed {other.seed}")
             yield f"- {row}: {', '.join(links)}"
 
 

@@ -89,7 +89,7 @@ def plan_text(study: StudyConfig, left: Sequence[Sequence[str]]) -> str:
     finished = sum(not modes for modes in left)
     told = f"{finished} of {len(left)} runs are finished, {len(left) - finished} to go"
     if lacking := [modes for modes in left if 0 < len(modes) < len(study.modes)]:
-        told += f", of which {len(lacking)} have ended but lack scores of: {', '.join(sorted({*chain(*lacking)}))}"
+        told += f"; of these ended, but without scores of {', '.join(sorted({*chain(*lacking)}))}: {len(lacking)}"
     return told
 
 

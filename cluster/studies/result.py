@@ -100,7 +100,7 @@ def modes_to_do(run: Run) -> list[str]:
         )
     if result.diverged is not None:
         return []
-    if added and run.seed is not None and not (path.parent / POLICY).exists():
+    if added and run.seed is not None and not _has_policy(path.parent):
         raise ConfigError(
             f"{path.parent} has ended and kept no policy to evaluate in {', '.join(added)}; take these modes out, or remove it "
             "to run it again"
@@ -181,6 +181,11 @@ def _files(run: Run) -> Iterator[tuple[str, Path]]:
             yield key, asked.path
     for key, choice in reward_models(run.config):
         yield key, reward_model_folder(choice.model, choice.path)
+
+
+def _has_policy(folder: Path) -> bool:
+    """Whether what a finished run ended with is there, if only in a checkpoint that a kill kept from being tidied away."""
+    return (folder / POLICY).exists() or any(folder.glob(f"**/checkpoints/step-*/{POLICY}"))
 
 
 def _content(path: Path) -> str:

@@ -39,7 +39,7 @@ def test_pairs_with_the_papers_best_row_and_with_the_baseline_are_picked_out(tmp
         "| unigrpo - fpo",
         "| unigrpo - text_grpo",
     ]
-    assert "| text_grpo - fpo | +.030 | -.100 (2 equal scores) | 2 | the other way round |" in lines[fold:]
+    assert "| text_grpo - fpo | +.030 | -.100 (equal in 2 runs) | 2 | the other way round |" in lines[fold:]
     assert "The paper's order: unigrpo > text_grpo > fpo > sft." in lines
     assert "Of all 6 pairs that the paper tells apart: 5 as in the paper, 1 the other way round, 0 undecided." in lines
     assert "The other way round: fpo above text_grpo." in lines
@@ -90,5 +90,5 @@ def test_a_replication_tells_the_pairs_of_its_rows_beside_the_first_start(tmp_pa
     assert replication_table(found) == [
         "| pair | paper | from sft | verdict, sft | from base | verdict, base |",
         "| --- | --- | --- | --- | --- | --- |",
-        "| fpo - sft | +.030 | +.200 (2 equal scores) | as in the paper | +.000 (2 equal scores) | undecided |",
+        "| fpo - sft | +.030 | +.200 (equal in 2 runs) | as in the paper | +.000 (equal in 2 runs) | undecided |",
     ]

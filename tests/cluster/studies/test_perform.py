@@ -69,6 +69,8 @@ class FakeRun:
             raise self.fault
 
     def evaluate(self, run: Run, policy: Path, *_: Any) -> dict[str, Any]:
+        if isinstance(self.fault, TimeoutError):
+            raise self.fault
         self.evaluated.append(policy)
         self.modes.append(list(run.modes))
         return {mode: fake_scores(0.7) | {"painted": 60, "seconds": 2.0} for mode in run.modes}
@@ -159,13 +161,21 @@ def test_a_finished_run_is_evaluated_in_the_modes_that_its_study_got_since(
     before, trained = read_result(folder / RESULT), list(fake.trained)
     more = fake_study(study.run_dir, modes={**study.modes, "greedy": ["evaluation.temperature=0"]})
     [run] = [run for run in runs_of(more, CONFIGS) if run.name == name]
+    fake.fault = TimeoutError()
+    with pytest.raises(TimeoutError):
+        perform(run, more, Workers(), View, COMMAND | {"commit": "lost"})
+    fake.fault = None
     perform(run, more, Workers(), View, COMMAND | {"commit": "2"})
     after = read_result(folder / RESULT)
     assert (fake.trained, fake.modes) == (trained, [["think", "no_think"], ["greedy"]])
     assert fake.evaluated[1] == (folder / POLICY if run.seed is not None else fake.evaluated[0])
     assert list(after.scores) == ["think", "no_think", "greedy"]
     assert (after.config_hash != before.config_hash, after.config) == (True, decisive(run))
-    assert [(each["commit"], each["ended"] is None) for each in after.provenance] == [("1", False), ("2", False)]
+    assert [(each["commit"], each["ended"] is None) for each in after.provenance] == [
+        ("1", False),
+        ("lost", True),
+        ("2", False),
+    ]
     seconds = {**before.compute["seconds"], "modes": 6.0}
     assert after.compute == {**before.compute, "evaluation_images": 180, "seconds": seconds}
     less = fake_study(study.run_dir, modes={"think": study.modes["think"], "hot": ["evaluation.temperature=1.5"]})

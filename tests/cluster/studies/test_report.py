@@ -43,7 +43,7 @@ def test_the_answer_stands_first(tmp_path: Path) -> None:
     lines = page(tmp_path)
     assert lines[:3] == ["# Study fake", "", "Which is best?"]
     assert lines[4] == "**Not finished**: 1 are missing: unigrpo/base-seed1."
-    ranking = "unigrpo .750 [.115, 1.385] > text_grpo (control) .700 (2 equal scores) > sft .500 [.000, 1.000]†"
+    ranking = "unigrpo .750 [.115, 1.385] > text_grpo (control) .700 (equal in 2 runs) > sft .500 [.000, 1.000]†"
     assert lines[8] == f"Ranking in think, by the mean over runs: {ranking}."
     assert lines[6].startswith(
         "Target (unigrpo - sft at least +.200 in strict, think, with intervals that do not overlap): **missed"
@@ -63,7 +63,7 @@ def test_the_headline_table_holds_scores_gains_paper_and_runs(tmp_path: Path) ->
     lines = section(page(tmp_path), "Scores, think")
     assert "| row | strict, think | gain over sft | one more run | paper (gain) | runs |" in lines
     assert "| sft | .500 [.000, 1.000]† | – | – | .820 | 1 |" in lines
-    assert "| text_grpo (control) | .700 (2 equal scores) | +.200 (2 equal scores) | – | .880 (+.060) | 2 |" in lines
+    assert "| text_grpo (control) | .700 (equal in 2 runs) | +.200 (equal in 2 runs) | – | .880 (+.060) | 2 |" in lines
     assert "| unigrpo | .750 [.115, 1.385] | +.250 [-.385, +.885] | -.350 to 1.850 | .900 (+.080) | 2 |" in lines
     assert "The paper's figures are GenEval." in lines
 
@@ -85,7 +85,7 @@ def test_runs_of_a_second_start_change_no_ranking_and_stand_beside(tmp_path: Pat
     assert "| unigrpo | .705 [.641, .769] | +.205 [+.141, +.269] | .595 to .815 | .900 (+.080) | 2 |" in section(
         lines, "Scores, think"
     )
-    assert "| unigrpo | .755 | .855 | .800 (2 equal scores) | .600 (2 equal scores) |" not in lines
+    assert "| unigrpo | .755 | .855 | .800 (equal in 2 runs) | .600 (equal in 2 runs) |" not in lines
     again = section(lines, "Replication from base")
     assert "| unigrpo | .505 [.441, .569] | +.205 [+.141, +.269] | .395 to .615 | .900 (+.080) | 2 |" in again
     assert "| pair | paper | from sft | verdict, sft | from base | verdict, base |" in again
@@ -104,7 +104,7 @@ def test_a_start_from_which_every_run_diverged_says_so_and_has_no_score(tmp_path
     assert "- unigrpo/base-seed0: metric loss of step 4 is nan" in section(lines, "Runs that diverged")
     lost = [*RESULTS[:-1], fake_result("text_grpo", "sft", 2, None)]
     scores = section(page(tmp_path, lost), "Scores, think")
-    told = "| text_grpo (control) | .700 (2 equal scores) | +.200 (2 equal scores) | – | .880 (+.060) |"
+    told = "| text_grpo (control) | .700 (equal in 2 runs) | +.200 (equal in 2 runs) | – | .880 (+.060) |"
     assert f"{told} 3, of which 1 diverged |" in scores
 
 
@@ -112,7 +112,7 @@ def test_every_mode_has_its_scores_and_its_order(tmp_path: Path) -> None:
     rows = fake_study(tmp_path).model_dump()["rows"]
     rows["sft"]["paper"]["no_think"], rows["unigrpo"]["paper"]["no_think"] = 0.83, 0.80
     lines = section(page(tmp_path, rows=rows), "no_think")
-    assert "| text_grpo (control) | .350 (2 equal scores) | +.100 (2 equal scores) | – | – | 2 |" in lines
+    assert "| text_grpo (control) | .350 (equal in 2 runs) | +.100 (equal in 2 runs) | – | – | 2 |" in lines
     assert "The paper's order: sft > unigrpo." in lines
     assert "| sft - unigrpo | +.030 | -.125 [-.443, +.193] | 2 | undecided |" in lines
     assert "| row | counting | colors (seen) |" in lines

@@ -44,7 +44,7 @@ class FakeSessions:
 def test_what_is_to_do_is_told(tmp_path: Path) -> None:
     study = fake_study(tmp_path)
     assert plan_text(study, [[], ["think", "no_think"]]) == "1 of 2 runs are finished, 1 to go"
-    told = "1 of 3 runs are finished, 2 to go, of which 1 have ended but lack scores of: no_think"
+    told = "1 of 3 runs are finished, 2 to go; of these ended, but without scores of no_think: 1"
     assert plan_text(study, [[], ["no_think"], ["think", "no_think"]]) == told
 
 
