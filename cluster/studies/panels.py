@@ -47,7 +47,7 @@ def panel_table(study: StudyConfig, results: Sequence[Result]) -> list[str]:
 
 def alarmed(result: Result) -> bool:
     """Whether any measure of a run's panels alarmed."""
-    return any(row[key] for row in result.panel for key in row if key.startswith(ALARM))
+    return bool(_first_alarms(result.panel))
 
 
 def _over_panels(rows: Sequence[Mapping[str, Any]], name: str) -> str:
@@ -59,11 +59,16 @@ def _alarms(panels: Sequence[Sequence[Mapping[str, Any]]]) -> str:
     """Example: "gap (2, 40)": it alarmed in two runs, first at step 40."""
     first: dict[str, list[int]] = {}
     for rows in panels:
-        of_run: dict[str, int] = {}
-        for row in rows:
-            for key in row:
-                if key.startswith(ALARM) and row[key]:
-                    of_run.setdefault(key.removeprefix(ALARM), row["step"])
-        for name, step in of_run.items():
+        for name, step in _first_alarms(rows).items():
             first.setdefault(name, []).append(step)
     return ", ".join(f"{name} ({len(steps)}, {min(steps)})" for name, steps in sorted(first.items())) or "none"
+
+
+def _first_alarms(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Measure -> step, of the measures that alarmed in one run."""
+    first: dict[str, int] = {}
+    for row in rows:
+        for key in row:
+            if key.startswith(ALARM) and row[key]:
+                first.setdefault(key.removeprefix(ALARM), row["step"])
+    return first

@@ -18,7 +18,7 @@ from cluster.stages import begun_stages, is_finished, last_policy
 from cluster.studies.compute import panel_rows, rows_of, training_compute, training_curves
 from cluster.studies.plan import Run
 from cluster.studies.provenance import begun, now
-from cluster.studies.result import POLICY, RESULT, Result, decisive, hash_of, mode_of, modes_to_do, read_result
+from cluster.studies.result import POLICY, RESULT, Result, decisive, final_policy, hash_of, mode_of, read_result
 from cluster.studies.thoughts import plan_scores
 from cluster.view import View
 from cluster.workers import Workers
@@ -40,8 +40,7 @@ def perform(run: Run, study: StudyConfig, workers: Workers, watching: Watching, 
     folder = run.config.run_dir
     commands = begun(folder, command)
     if (folder / RESULT).is_file():
-        tidy(run, study)
-        result, policy = read_result(folder / RESULT), folder / POLICY if run.seed is not None else _start(run)
+        result, policy = _ended(run)
     elif study.rows[run.row].trains:
         result, policy = _train(run, workers, watching)
     else:
@@ -49,7 +48,7 @@ def perform(run: Run, study: StudyConfig, workers: Workers, watching: Watching, 
     besides = {key: value for key, value in result.config.items() if mode_of(key) not in (None, *run.modes)}
     config, scores = decisive(run) | besides, dict(result.scores)
     if result.diverged is None:
-        left = replace(run, modes={mode: run.modes[mode] for mode in modes_to_do(run)})
+        left = replace(run, modes={mode: config for mode, config in run.modes.items() if mode not in scores})
         with watching(0) as view:
             scores |= evaluate_modes(left, policy, study.sheet_pictures, workers, view)
     painted, seconds = (sum(each[name] for each in scores.values()) for name in ("painted", "seconds"))
@@ -99,12 +98,20 @@ def tidy(run: Run, study: StudyConfig) -> None:
     folder = run.config.run_dir
     assert (folder / RESULT).is_file(), "what is not written down is not removed"
     stages = begun_stages(folder) or [folder]
-    last = max(stages[-1].glob(f"checkpoints/step-*/{POLICY}"), default=None)
-    if study.keeps_policy and last is not None and not (folder / POLICY).exists():
+    last = final_policy(folder)
+    if study.keeps_policy and last is not None and last != folder / POLICY:
         last.rename(folder / POLICY)
     for stage in stages:
         if (stage / "checkpoints").exists():
             shutil.rmtree(stage / "checkpoints")
+
+
+def _ended(run: Run) -> tuple[Result, Path]:
+    """What an earlier command brought a run to, and its policy."""
+    folder = run.config.run_dir
+    policy = _start(run) if run.seed is None else final_policy(folder)
+    assert policy is not None, "a run whose policy is gone has nothing to do"
+    return read_result(folder / RESULT), policy
 
 
 def _train(run: Run, workers: Workers, watching: Watching) -> tuple[Result, Path]:

@@ -138,7 +138,7 @@ def _replication(
 ) -> Iterator[str]:
     yield from ("", f"## Replication from {start}", "")
     yield from ("The same rows from another start, told beside the first and never averaged with it.", "")
-    scored = [mode for mode in modes if any(mode in result.scores for result in again)]
+    scored = [mode for mode in scored_modes(study, again) if mode in modes]
     if not scored:
         yield f"No run from {start} ended well."
         return

@@ -71,12 +71,12 @@ def _run_open(
     runs = runs_of(study, folder, rows=rows, seeds=seeds)
     require_same_study(results_of(study), runs)
     make_starts(study, folder, {run.start for run in runs})
-    left = [modes_to_do(run) for run in runs]
-    for run, modes in zip(runs, left, strict=True):
-        if not modes:
+    left = {run.name: modes_to_do(run) for run in runs}
+    waiting = [run for run in runs if left[run.name]]
+    for run in runs:
+        if not left[run.name]:
             tidy(run, study)
-    print(f"{study.name}: {plan_text(study, left)}", flush=True)
-    waiting = [run for run, modes in zip(runs, left, strict=True) if modes]
+    print(f"{study.name}: {plan_text(study, [*left.values()])}", flush=True)
     if not waiting:
         return []
     roles = _check(study, waiting)

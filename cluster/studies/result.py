@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from cluster.stages import begun_stages
 from cluster.studies.plan import Run, run_name
 from configs.base import dotted
 from configs.load import ConfigError, model_folder, reward_models
@@ -87,11 +88,11 @@ def modes_to_do(run: Run) -> list[str]:
     today = decisive(run)
     known = {mode_of(key) for key in result.config}
     added = [mode for mode in run.modes if mode not in known]
-    shared = {None, *known} & {None, *run.modes}
+    compared = {None, *run.modes} - {*added}
     differing = [
         f"{key} was {result.config.get(key)!r} and is {today.get(key)!r}"
         for key in sorted(result.config.keys() | today.keys())
-        if result.config.get(key) != today.get(key) and mode_of(key) in shared
+        if result.config.get(key) != today.get(key) and mode_of(key) in compared
     ]
     if differing:
         raise ConfigError(
@@ -100,7 +101,7 @@ def modes_to_do(run: Run) -> list[str]:
         )
     if result.diverged is not None:
         return []
-    if added and run.seed is not None and not _has_policy(path.parent):
+    if added and run.seed is not None and final_policy(path.parent) is None:
         raise ConfigError(
             f"{path.parent} has ended and kept no policy to evaluate in {', '.join(added)}; take these modes out, or remove it "
             "to run it again"
@@ -172,6 +173,14 @@ def mode_of(key: str) -> str | None:
     return None if found is None else found[1]
 
 
+def final_policy(folder: Path) -> Path | None:
+    """What a finished run ended with, if it is there: kept, or in its last checkpoint, which a kill may have left untidied."""
+    if (folder / POLICY).exists():
+        return folder / POLICY
+    last_stage = (begun_stages(folder) or [folder])[-1]
+    return max(last_stage.glob(f"checkpoints/step-*/{POLICY}"), default=None)
+
+
 def _files(run: Run) -> Iterator[tuple[str, Path]]:
     """What is read beside the start: files of prompts, and reward models that are climbed, with the keys of their sections."""
     prompts = {"prompts": run.config.prompts, "evaluation.prompts": run.config.evaluation.prompts}
@@ -181,11 +190,6 @@ def _files(run: Run) -> Iterator[tuple[str, Path]]:
             yield key, asked.path
     for key, choice in reward_models(run.config):
         yield key, reward_model_folder(choice.model, choice.path)
-
-
-def _has_policy(folder: Path) -> bool:
-    """Whether what a finished run ended with is there, if only in a checkpoint that a kill kept from being tidied away."""
-    return (folder / POLICY).exists() or any(folder.glob(f"**/checkpoints/step-*/{POLICY}"))
 
 
 def _content(path: Path) -> str:
